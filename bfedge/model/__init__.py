@@ -1,0 +1,1 @@
+"""The torch model: what is trained. Needs the extra `train`."""

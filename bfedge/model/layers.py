@@ -1,0 +1,170 @@
+"""Layers whose matrices and activations are quantised in the forward, as they will be on the device.
+
+A model has two arithmetics. Quantised (the default): training rounds with straight-through gradients and torch's own
+functions for the rest; `eval()` computes NUMERICS.md exactly. Float, inside `float_arithmetic(model)`: only the ternary substrate, which
+is the architecture, stays quantised.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bfedge.model import exact
+
+
+class Quantised(nn.Module):
+    """A module that knows whether to quantise."""
+
+    quantised = True
+
+    @property
+    def exact(self) -> bool:
+        return self.quantised and not self.training
+
+
+@contextmanager
+def float_arithmetic(model: nn.Module) -> Iterator[None]:
+    """Runs the model without int8: float32 activations, angles and matrices outside the substrate."""
+    modules = [m for m in model.modules() if isinstance(m, Quantised)]
+    for module in modules:
+        module.quantised = False
+    try:
+        yield
+    finally:
+        for module in modules:
+            module.quantised = True
+
+
+class RoundThrough(torch.autograd.Function):
+    """Rounds, ties to even, into [low, high]; the gradient passes unchanged."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, low: float, high: float) -> Tensor:
+        return torch.round(x).clamp_(low, high)
+
+    @staticmethod
+    def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor, None, None]:
+        return grad[0], None, None
+
+
+def round_through(x: Tensor, limit: int = 127) -> Tensor:
+    """Integers in [-limit, limit], as floats; straight-through gradient."""
+    rounded: Tensor = RoundThrough.apply(x, -limit, limit)
+    return rounded
+
+
+def quantise_activations(x: Tensor, through: bool) -> tuple[Tensor, Tensor]:
+    """int8 values (as floats) and scales [..., 1] over the last axis (NUMERICS.md, section 2)."""
+    if not through:
+        return exact.quantise(x)
+    m = exact.largest(x.detach())
+    return round_through(x * (127 / m)), m / 127
+
+
+def quantise_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """int8 values (as floats) [..., rows, columns] and scales [..., rows, 1], straight-through."""
+    m = exact.largest(weight.detach())
+    return round_through(weight * exact.divide(127, m)), exact.divide(m, 127)
+
+
+def ternary(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Trits (as floats) and their scale gamma = mean|W| (AbsMean, ButterflyViT section 3.5), straight-through."""
+    gamma = weight.detach().double().abs().mean().float().clamp_min(float(2.0**-100))
+    return round_through(exact.divide(weight, gamma + 1e-8), limit=1), gamma
+
+
+class QuantisedMatrix(Quantised):
+    """A matrix [rows, columns], int8 with a scale a row or ternary with one scale, without bias."""
+
+    def __init__(self, columns: int, rows: int, kind: str = "int8") -> None:
+        super().__init__()
+        self.kind = kind
+        self.weight = nn.Parameter(torch.empty(rows, columns))
+        nn.init.xavier_uniform_(self.weight)
+
+    def integers(self) -> tuple[Tensor, Tensor]:
+        """int8 values or trits (as floats) [rows, columns], and scales [rows] or []."""
+        if self.kind == "ternary":
+            return ternary(self.weight)
+        values, scales = quantise_rows(self.weight)
+        return values, scales[:, 0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.quantised:
+            if self.kind == "int8":
+                return F.linear(x, self.weight)
+            trits, gamma = ternary(self.weight)
+            return F.linear(x, trits) * gamma
+        values, scales = self.integers()
+        q, s = quantise_activations(x, through=self.training)
+        if self.training:
+            return F.linear(q, values) * (s * scales)
+        return exact.integer_product(q, values.T) * (s * scales)
+
+
+class QuantisedLinear(QuantisedMatrix):
+    """The same with a bias."""
+
+    def __init__(self, columns: int, rows: int, kind: str = "int8") -> None:
+        super().__init__(columns, rows, kind)
+        self.bias = nn.Parameter(torch.zeros(rows))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + self.bias
+
+
+class LayerNorm(Quantised):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.exact:
+            return exact.layer_norm(x, self.weight, self.bias)
+        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, eps=1e-5)
+
+
+class Gelu(Quantised):
+    def forward(self, x: Tensor) -> Tensor:
+        return exact.gelu(x) if self.exact else F.gelu(x)
+
+
+class Attention(Quantised):
+    """Multi-head self-attention with int8 queries, keys, values and weights (NUMERICS.md, section 7)."""
+
+    def __init__(self, d_model: int, heads: int, kind: str) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = QuantisedLinear(d_model, 3 * d_model, kind)
+        self.proj = QuantisedLinear(d_model, d_model, kind)
+        self.scale = float(torch.tensor(math.log2(math.e) / math.sqrt(d_model // heads), dtype=torch.float32))
+
+    def forward(self, h: Tensor) -> Tensor:
+        images, tokens, d_model = h.shape
+        parts = self.qkv(h).view(images, tokens, 3, self.heads, d_model // self.heads).permute(2, 0, 3, 1, 4)
+        heads = self.mix(*parts) if self.quantised else F.scaled_dot_product_attention(*parts)
+        return self.proj(heads.transpose(1, 2).reshape(images, tokens, d_model))
+
+    def mix(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        through = self.training
+        (query, query_scale), (key, key_scale), (value, value_scale) = (
+            quantise_activations(part, through) for part in (query, key, value)
+        )
+        factors = (query_scale * self.scale) * key_scale.transpose(-1, -2)
+        if through:
+            e = torch.softmax(query @ key.transpose(-1, -2) * factors * math.log(2), -1)
+            weights, weight_scale = quantise_activations(e * value_scale.transpose(-1, -2), through)
+            return weights @ value * weight_scale
+        t = exact.integer_product(query, key.transpose(-1, -2)) * factors
+        e = exact.exp2fix(t - t.amax(-1, keepdim=True))
+        weights, weight_scale = quantise_activations(e * value_scale.transpose(-1, -2), through)
+        total = e.long().sum(-1, keepdim=True).float()
+        return exact.integer_product(weights, value) * exact.divide(weight_scale, total)

@@ -1,0 +1,1 @@
+"""The packed file (.bfe): FORMAT.md in code. Needs no torch."""

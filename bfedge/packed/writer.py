@@ -1,0 +1,131 @@
+"""Lowered model to the bytes of a .bfe file. Deterministic: the same model gives the same bytes."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+
+import numpy as np
+
+from bfedge.errors import BfedgeError
+from bfedge.lowered.model import Block, Int8Matrix, LayerNorm, LoweredViT, Matrix
+from bfedge.packed.golden import Golden
+from bfedge.packed.layout import (
+    ALIGNMENT,
+    BYTE_ORDER_MARK,
+    CRC_OFFSET,
+    ENTRY,
+    FORMAT_MAJOR,
+    FORMAT_MINOR,
+    HEADER,
+    MAGIC,
+    NO_BLOCK,
+    POOLINGS,
+    Encoding,
+    Feature,
+    Kind,
+    aligned,
+)
+from bfedge.packed.trits import pack_trits
+from bfedge.packed.validate import validate
+
+Section = tuple[Kind, int, Encoding, bytes]
+
+
+def pack(model: LoweredViT, golden: Golden | None = None) -> bytes:
+    """The packed file. Raises BfedgeError if the model breaks a rule of the format (a weight that is not finite, say)."""
+    sections = list(sections_of(model, golden))
+    features = Feature.vision_transformer | Feature.butterfly_experts
+    for _, _, encoding, _ in sections:
+        if encoding in (Encoding.trits2, Encoding.trits3):
+            features |= Feature[encoding.name]
+    table = bytearray()
+    body = bytearray()
+    start = aligned(HEADER.size + ENTRY.size * len(sections))
+    for kind, block, encoding, data in sections:
+        offset = start + len(body)
+        table += ENTRY.pack(kind, block, encoding, 0, offset, len(data))
+        body += data + bytes(-len(data) % ALIGNMENT)
+    file_bytes = start + len(body)
+    if file_bytes >= 2**32:
+        raise BfedgeError(f"the packed file would have {file_bytes} bytes; the format holds less than 4 GiB")
+    header = HEADER.pack(
+        MAGIC,
+        BYTE_ORDER_MARK,
+        FORMAT_MAJOR,
+        FORMAT_MINOR,
+        HEADER.size,
+        file_bytes,
+        0,
+        features,
+        0,
+        len(sections),
+        bytes(28),
+    )
+    data = with_checksum(bytes((header + table).ljust(start, b"\0") + body))
+    validate(data)
+    return data
+
+
+def with_checksum(data: bytes) -> bytes:
+    """The same file with the CRC of its contents in the header."""
+    crc = zlib.crc32(data[CRC_OFFSET + 4 :], zlib.crc32(data[:CRC_OFFSET]))
+    return data[:CRC_OFFSET] + struct.pack("<I", crc) + data[CRC_OFFSET + 4 :]
+
+
+def sections_of(model: LoweredViT, golden: Golden | None) -> Iterator[Section]:
+    yield Kind.config, NO_BLOCK, Encoding.u32, config_words(model)
+    yield from matrix(Kind.patch_weight, NO_BLOCK, model.patch)
+    yield floats(Kind.position, NO_BLOCK, model.position)
+    for index, block in enumerate(model.blocks):
+        yield from block_sections(index, block)
+    yield norm(Kind.norm, NO_BLOCK, model.norm)
+    yield from matrix(Kind.head_weight, NO_BLOCK, model.head.weight)
+    yield floats(Kind.head_bias, NO_BLOCK, model.head.bias)
+    if model.labels:
+        yield Kind.labels, NO_BLOCK, Encoding.bytes, "\n".join(model.labels).encode()
+    if golden is not None:
+        yield Kind.golden_input, NO_BLOCK, Encoding.bytes, golden.inputs.tobytes()
+        yield floats(Kind.golden_output, NO_BLOCK, golden.outputs)
+
+
+def block_sections(index: int, block: Block) -> Iterator[Section]:
+    yield norm(Kind.norm1, index, block.norm1)
+    yield from matrix(Kind.qkv_weight, index, block.qkv.weight)
+    yield floats(Kind.qkv_bias, index, block.qkv.bias)
+    yield from matrix(Kind.proj_weight, index, block.proj.weight)
+    yield floats(Kind.proj_bias, index, block.proj.bias)
+    yield norm(Kind.norm2, index, block.norm2)
+    experts = block.experts
+    yield from matrix(Kind.router_weight, index, experts.router)
+    yield Kind.theta, index, Encoding.f16, experts.theta.angles.astype("<f2").tobytes()
+    yield from matrix(Kind.substrate, index, experts.substrate)
+    yield Kind.phi, index, Encoding.f16, experts.phi.angles.astype("<f2").tobytes()
+    yield from matrix(Kind.down_weight, index, experts.down)
+
+
+def matrix(kind: Kind, block: int, weights: Matrix) -> Iterator[Section]:
+    """A weight and, with the next kind, its scales."""
+    if isinstance(weights, Int8Matrix):
+        yield kind, block, Encoding.int8, weights.values.tobytes()
+        yield floats(Kind(kind + 1), block, weights.scales)
+    else:
+        encoding = Encoding[weights.encoding]
+        yield kind, block, encoding, pack_trits(weights.trits, encoding)
+        yield floats(Kind(kind + 1), block, np.array([weights.scale]))
+
+
+def norm(kind: Kind, block: int, layer: LayerNorm) -> Section:
+    return floats(kind, block, np.stack([layer.gain, layer.bias]))
+
+
+def floats(kind: Kind, block: int, values: np.ndarray) -> Section:
+    return kind, block, Encoding.f32, values.astype("<f4").tobytes()
+
+
+def config_words(model: LoweredViT) -> bytes:
+    s = model.shape
+    words = [1, s.image_height, s.image_width, s.channels, s.patch_size, s.classes, s.d_model, s.d_ff, s.layers]
+    words += [s.heads, s.experts, s.top_k, s.theta_layers, s.phi_layers, POOLINGS.index(s.pooling), 1]
+    return struct.pack("<16If", *words, s.attention_scale)
