@@ -101,9 +101,7 @@ def lower_rotation(layer: rotation.Rotation) -> Rotation:
     return Rotation(layer.width, np.take_along_axis(angles, order[None], axis=2))
 
 
-def matrix(
-    layer: layers.QuantisedMatrix, ternary: TernaryEncoding, columns: NDArray[np.int64] | None = None
-) -> Matrix:
+def matrix(layer: layers.QuantisedMatrix, ternary: TernaryEncoding, columns: NDArray[np.int64] | None = None) -> Matrix:
     values, scales = layer.integers()
     integers = values if columns is None else values[:, torch.from_numpy(columns)]
     if layer.kind == "ternary":

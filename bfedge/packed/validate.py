@@ -98,7 +98,9 @@ def validate(data: bytes) -> CheckedFile:
         reversed_mark = int.from_bytes(BYTE_ORDER_MARK.to_bytes(4, "little"), "big")
         fail("wrong byte order" if mark == reversed_mark else "corrupt", 3, f"byte order mark {mark:#010x}")
     if major != FORMAT_MAJOR:
-        fail("too new" if major > FORMAT_MAJOR else "corrupt", 4, f"format {major}.{minor}, this reads {FORMAT_MAJOR}.x")
+        fail(
+            "too new" if major > FORMAT_MAJOR else "corrupt", 4, f"format {major}.{minor}, this reads {FORMAT_MAJOR}.x"
+        )
     if file_bytes != len(data):
         fail("truncated" if file_bytes > len(data) else "corrupt", 5, f"{len(data)} bytes of {file_bytes}")
     actual = zlib.crc32(data[CRC_OFFSET + 4 :], zlib.crc32(data[:CRC_OFFSET]))

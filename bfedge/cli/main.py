@@ -1,0 +1,83 @@
+"""`bfedge`: finds the verb, and turns every failure into one clear line and an exit status.
+
+0 done, 1 something the user can put right, 2 a bug of ours. Verbs are imported when they are called, so that `--help` is quick and
+needs neither torch nor onnx.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+import click
+
+import bfedge
+from bfedge.errors import BfedgeError
+
+VERBS = {
+    "train": "Train a model from a recipe.",
+    "export": "Write a folder that runs a trained model on a device.",
+    "verify": "Prove that the deployed model computes what it should.",
+    "inspect": "Show what a packed file (.bfe) contains.",
+    "plan": "Show how many bytes a model takes, part by part.",
+}
+
+
+class Verbs(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        command: click.Command = importlib.import_module(f"bfedge.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(bfedge.__version__, prog_name="bfedge")
+def bfedge_command() -> None:
+    """From a trained ButterflyViT to the same bits on every device."""
+
+
+def main() -> None:
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Exit status of `bfedge ARGUMENTS`."""
+    try:
+        result = bfedge_command.main(arguments, prog_name="bfedge", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except BfedgeError as problem:
+        return complain(problem.message, problem.hint)
+    except click.UsageError as problem:
+        path = problem.ctx.command_path if problem.ctx else "bfedge"
+        return complain(problem.format_message(), f"`{path} --help` lists the options")
+    except click.ClickException as problem:
+        return complain(problem.format_message(), None)
+    except (click.Abort, KeyboardInterrupt):
+        return complain("interrupted", None)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone: nothing more to say
+        return 1
+    except MemoryError:
+        return complain("this machine has too little memory for that", None)
+    except Exception:
+        import traceback
+
+        traceback.print_exc()
+        complain("this is a bug in bfedge", "please report it with the lines above")
+        return 2
+
+
+def complain(message: str, hint: str | None) -> int:
+    click.echo(f"error: {message}", err=True)
+    if hint:
+        click.echo(f"hint: {hint}", err=True)
+    return 1

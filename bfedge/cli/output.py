@@ -1,0 +1,47 @@
+"""Words go to stderr, results to stdout; with `--json` the result is one JSON object with a schema number."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+JSON_SCHEMA = 1
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+out = Console(highlight=False, soft_wrap=True)
+words = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def json_option(command: Command) -> Command:
+    return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(command)
+
+
+def print_json(verb: str, result: dict[str, Any]) -> None:
+    json.dump({"schema": JSON_SCHEMA, "verb": verb, **result}, sys.stdout, indent=2)
+    sys.stdout.write("\n")
+
+
+def table(*columns: str, title: str | None = None) -> Table:
+    """A plain table: first column left, the others right."""
+    result = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim")
+    for index, column in enumerate(columns):
+        result.add_column(column, justify="left" if index == 0 else "right")
+    return result
+
+
+def count(number: int) -> str:
+    return f"{number:,}"
+
+
+def needs(extra: str, problem: ImportError) -> Exception:
+    """The error for a missing optional package."""
+    from bfedge.errors import BfedgeError
+
+    return BfedgeError(f"this needs the package `{problem.name}`", f'`pip install "bfedge[{extra}]"` installs it')

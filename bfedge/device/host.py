@@ -1,0 +1,165 @@
+"""The C runtime on this machine, through ctypes: the same sources that devices compile."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+import bfedge
+from bfedge.errors import BfedgeError
+
+STAGES = ("embed", "attention", "experts", "logits")
+NO_BLOCK = 0xFFFF
+ALIGNMENT = 16
+
+
+class Config(ctypes.Structure):
+    _fields_ = [
+        (name, ctypes.c_uint32)
+        for name in (
+            "image_height image_width channels patch_size classes d_model d_ff layers heads experts top_k "
+            "theta_layers phi_layers pooling feed_forward"
+        ).split()
+    ] + [("attention_scale", ctypes.c_float), ("tokens", ctypes.c_uint32), ("patch_columns", ctypes.c_uint32)]
+
+
+class Model(ctypes.Structure):
+    """`bfe_model` of bfedge.h."""
+
+    _fields_ = [
+        ("config", Config),
+        ("file", ctypes.c_void_p),
+        ("file_bytes", ctypes.c_uint32),
+        ("section_count", ctypes.c_uint32),
+        ("golden_count", ctypes.c_uint32),
+    ]
+
+
+class Diag(ctypes.Structure):
+    """`bfe_diag` of bfedge.h."""
+
+    _fields_ = [
+        ("rule", ctypes.c_uint32),
+        ("offset", ctypes.c_uint32),
+        ("kind", ctypes.c_uint16),
+        ("block", ctypes.c_uint16),
+        ("detail", ctypes.c_uint32),
+    ]
+
+
+TraceCallback = ctypes.CFUNCTYPE(
+    None, ctypes.c_void_p, ctypes.c_int, ctypes.c_uint32, ctypes.POINTER(ctypes.c_float), ctypes.c_size_t
+)
+
+
+class Options(ctypes.Structure):
+    """`bfe_options` of bfedge.h."""
+
+    _fields_ = [("tile_tokens", ctypes.c_uint32), ("trace", TraceCallback), ("trace_context", ctypes.c_void_p)]
+
+
+class RuntimeFailure(BfedgeError):
+    """The runtime refused a file or a call; `status` is its text, `rule` FORMAT.md's number or 0."""
+
+    def __init__(self, status: str, rule: int, offset: int) -> None:
+        where = f" (rule V{rule}, offset {offset})" if rule else ""
+        super().__init__(f"the runtime says: {status}{where}")
+        self.status = status
+        self.rule = rule
+
+
+@functools.cache
+def load_library(path: Path | None = None) -> ctypes.CDLL:
+    """The runtime as a shared library: the one that was built with this package, or the one at `path`."""
+    found = path or installed_library()
+    library = ctypes.CDLL(str(found))
+    library.bfe_status_text.restype = ctypes.c_char_p
+    library.bfe_workspace_size.restype = ctypes.c_size_t
+    library.bfe_workspace_size.argtypes = [ctypes.POINTER(Model), ctypes.POINTER(Options)]
+    library.bfe_open.argtypes = [ctypes.POINTER(Model), ctypes.c_void_p, ctypes.c_size_t, ctypes.POINTER(Diag)]
+    library.bfe_run.argtypes = [
+        ctypes.POINTER(Model),
+        ctypes.POINTER(Options),
+        ctypes.c_void_p,
+        ctypes.c_size_t,
+        ctypes.c_void_p,
+        ctypes.c_void_p,
+    ]
+    return library
+
+
+def installed_library() -> Path:
+    for folder in bfedge.__path__:
+        for file in sorted(Path(folder).glob("libbfedge.*")):
+            return file
+    raise BfedgeError(
+        "the C runtime was not built with this installation of bfedge", "`pip install .` in the source folder builds it"
+    )
+
+
+class HostModel:
+    """A packed file opened by the C runtime. Raises RuntimeFailure if the runtime refuses it."""
+
+    def __init__(self, data: bytes, library: Path | None = None) -> None:
+        self.library = load_library(library)
+        self.buffer = aligned_buffer(len(data))
+        ctypes.memmove(self.buffer.ctypes.data, data, len(data))
+        self.model = Model()
+        diag = Diag()
+        status = self.library.bfe_open(ctypes.byref(self.model), self.buffer.ctypes.data, len(data), ctypes.byref(diag))
+        if status:
+            raise RuntimeFailure(self.status_text(status), diag.rule, diag.offset)
+
+    def status_text(self, status: int) -> str:
+        text: bytes = self.library.bfe_status_text(status)
+        return text.decode()
+
+    def workspace_bytes(self, tile_tokens: int = 0) -> int:
+        """What the runtime asks for to run with this tile; 0 takes all tokens at once."""
+        options = Options(tile_tokens=tile_tokens)
+        return int(self.library.bfe_workspace_size(ctypes.byref(self.model), ctypes.byref(options)))
+
+    def run(
+        self,
+        image: NDArray[np.uint8],
+        tile_tokens: int = 0,
+        trace: Callable[[str, int | None, NDArray[np.float32]], None] | None = None,
+    ) -> NDArray[np.float32]:
+        """Logits [classes] of one image [height, width, channels]."""
+        config = self.model.config
+        expected = (config.image_height, config.image_width, config.channels)
+        if image.dtype != np.uint8 or image.shape != expected:
+            raise ValueError(f"image is {image.dtype} {image.shape}, the model takes uint8 {expected}")
+
+        def on_stage(_: int, stage: int, block: int, values: ctypes._Pointer[ctypes.c_float], count: int) -> None:
+            if trace:
+                copy = np.ctypeslib.as_array(values, (count,)).copy()
+                trace(STAGES[stage], None if block == NO_BLOCK else block, copy)
+
+        image = np.ascontiguousarray(image)
+        options = Options(tile_tokens=tile_tokens, trace=TraceCallback(on_stage) if trace else TraceCallback())
+        workspace = aligned_buffer(self.workspace_bytes(tile_tokens))
+        logits = np.empty(config.classes, np.float32)
+        status = self.library.bfe_run(
+            ctypes.byref(self.model),
+            ctypes.byref(options),
+            workspace.ctypes.data,
+            workspace.nbytes,
+            image.ctypes.data,
+            logits.ctypes.data,
+        )
+        if status:
+            raise RuntimeFailure(self.status_text(status), 0, 0)
+        return logits
+
+
+def aligned_buffer(size: int) -> NDArray[np.uint8]:
+    """Uninitialised bytes at the alignment that the runtime asks for."""
+    raw = np.empty(size + ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT
+    return raw[start : start + size]

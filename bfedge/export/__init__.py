@@ -1,0 +1,1 @@
+"""Lowered model to files that run elsewhere. Needs no torch."""

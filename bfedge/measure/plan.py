@@ -1,0 +1,98 @@
+"""Bytes of a packed model by part, and what the papers count."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bfedge.config import padded_width
+from bfedge.device.host import HostModel
+from bfedge.lowered.model import Shape
+from bfedge.packed.layout import Kind
+from bfedge.packed.validate import CheckedFile, validate
+
+PARTS: dict[str, tuple[Kind, ...]] = {
+    "expert substrate": (Kind.substrate, Kind.substrate_scale),
+    "expert angles": (Kind.theta, Kind.phi),
+    "down projection": (Kind.down_weight, Kind.down_scale),
+    "router": (Kind.router_weight, Kind.router_scale),
+    "attention": (
+        Kind.qkv_weight,
+        Kind.qkv_scale,
+        Kind.qkv_bias,
+        Kind.proj_weight,
+        Kind.proj_scale,
+        Kind.proj_bias,
+    ),
+    "patch embedding and positions": (Kind.patch_weight, Kind.patch_scale, Kind.position),
+    "norms": (Kind.norm1, Kind.norm2, Kind.norm),
+    "head": (Kind.head_weight, Kind.head_scale, Kind.head_bias),
+    "labels": (Kind.labels,),
+    "golden vectors": (Kind.golden_input, Kind.golden_output),
+}
+
+
+@dataclass(frozen=True)
+class PaperMemory:
+    """Expert memory as ButterflyViT's Table 2 counts it, in bytes, and the same experts as we store them."""
+
+    standard_experts: float
+    """Independent float32 experts: layers * N * 2 matrices * d_model * d_ff * 4"""
+    butterfly_fp32_angles: float
+    """1.58 bits a trit and 4 bytes an angle, which reproduces the table"""
+    butterfly_fp16_angles: float
+    """1.58 bits a trit and 2 bytes an angle, which the text describes"""
+    packed_experts: int
+    """Substrate and angles in this file"""
+
+
+@dataclass(frozen=True)
+class Plan:
+    file_bytes: int
+    parts: dict[str, int]
+    """Bytes of the file by part; they add up to file_bytes"""
+    workspace_bytes: int
+    """For the fastest schedule: all tokens through the experts at once"""
+    workspace_bytes_smallest: int
+    """With one token at a time"""
+    input_bytes: int
+    output_bytes: int
+    paper: PaperMemory
+
+
+def plan(data: bytes) -> Plan:
+    """Exact numbers for a packed file; the workspace is what the C runtime itself asks for. Raises BadFile for a bad file."""
+    checked = validate(data)
+    parts = file_parts(checked, len(data))
+    runtime = HostModel(data)
+    shape = checked.shape
+    height, width, channels = shape.image_shape
+    return Plan(
+        file_bytes=len(data),
+        parts=parts,
+        workspace_bytes=runtime.workspace_bytes(),
+        workspace_bytes_smallest=runtime.workspace_bytes(tile_tokens=1),
+        input_bytes=height * width * channels,
+        output_bytes=4 * shape.classes,
+        paper=paper_memory(shape, parts["expert substrate"] + parts["expert angles"]),
+    )
+
+
+def file_parts(checked: CheckedFile, file_bytes: int) -> dict[str, int]:
+    part_of = {kind: part for part, kinds in PARTS.items() for kind in kinds}
+    parts = dict.fromkeys(PARTS, 0)
+    for section in checked.sections:
+        if section.kind in part_of:
+            parts[part_of[Kind(section.kind)]] += section.bytes
+    parts["header, configuration and padding"] = file_bytes - sum(parts.values())
+    return {part: size for part, size in parts.items() if size}
+
+
+def paper_memory(shape: Shape, packed_experts: int) -> PaperMemory:
+    angles = shape.theta_layers * padded_width(shape.d_model) // 2 + shape.phi_layers * padded_width(shape.d_ff) // 2
+    substrate = 1.58 / 8 * shape.d_ff * shape.d_model
+    return PaperMemory(
+        standard_experts=float(shape.layers * shape.experts * 2 * shape.d_model * shape.d_ff * 4),
+        butterfly_fp32_angles=shape.layers * (substrate + shape.experts * angles * 4),
+        butterfly_fp16_angles=shape.layers * (substrate + shape.experts * angles * 2),
+        packed_experts=packed_experts,
+    )
