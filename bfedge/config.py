@@ -87,7 +87,9 @@ def rotation_depth(rotation_layers: int | str, width: int) -> int:
 
 
 def config_from_dict(values: dict[str, Any]) -> ViTConfig:
-    """Builds and checks a configuration. Raises BfedgeError for unknown fields, wrong types and values out of bounds."""
+    """Builds and checks a configuration. Raises BfedgeError for unknown fields, wrong types and values out of
+    bounds.
+    """
     try:
         config = msgspec.convert(values, ViTConfig)
     except msgspec.ValidationError as problem:
@@ -98,10 +100,8 @@ def config_from_dict(values: dict[str, Any]) -> ViTConfig:
 
 def config_to_dict(config: ViTConfig) -> dict[str, Any]:
     """Plain Python values; `config_from_dict` turns them back."""
-    values = msgspec.to_builtins(config)
-    values["pixel_mean"] = list(config.pixel_mean)
-    values["pixel_std"] = list(config.pixel_std)
-    return values
+    values: dict[str, Any] = msgspec.to_builtins(config)
+    return values | {"pixel_mean": list(config.pixel_mean), "pixel_std": list(config.pixel_std)}
 
 
 def check_config(config: ViTConfig) -> None:

@@ -13,7 +13,9 @@ from bfedge.errors import BfedgeError
 
 
 def write_atomically(path: Path, write: Callable[[str], object]) -> None:
-    """Lets `write` fill a temporary file in the same folder and renames it to `path`; on failure nothing is left behind."""
+    """Lets `write` fill a temporary file in the same folder and renames it to `path`; on failure nothing is
+    left behind.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)

@@ -15,7 +15,9 @@ from bfedge.model.vit import ViT
 
 
 def random_config(seed: int, **fixed: Any) -> ViTConfig:
-    """Widths that are and are not powers of two, 1 to full rotation depth, 1-16 experts, top-1 to top-4, odd patch grids."""
+    """Widths that are and are not powers of two, 1 to full rotation depth, 1-16 experts, top-1 to top-4, odd
+    patch grids.
+    """
     r = np.random.default_rng(seed)
     heads = int(r.integers(1, 4))
     d_model = int(2 ** r.integers(2, 7)) * heads if r.random() < 0.3 else max(2, heads * int(r.integers(1, 20)))

@@ -41,7 +41,9 @@ def command(
     cc: str | None,
     as_json: bool,
 ) -> None:
-    """Write a folder that runs the model of CHECKPOINT: packed file, ONNX, golden vectors, C runtime and a built program."""
+    """Write a folder that runs the model of CHECKPOINT: packed file, ONNX, golden vectors, C runtime and a
+    built program.
+    """
     from bfedge.export.host import Source, export_host
 
     if target not in TARGETS:

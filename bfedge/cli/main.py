@@ -1,7 +1,7 @@
 """`bfedge`: finds the verb, and turns every failure into one clear line and an exit status.
 
-0 done, 1 something the user can put right, 2 a bug of ours. Verbs are imported when they are called, so that `--help` is quick and
-needs neither torch nor onnx.
+0 done, 1 something the user can put right, 2 a bug of ours. Verbs are imported when they are called, so that
+`--help` is quick and needs neither torch nor onnx.
 """
 
 from __future__ import annotations

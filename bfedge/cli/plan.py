@@ -19,8 +19,8 @@ from bfedge.cli.output import count, json_option, out, print_json, table
 def command(model: Path, ternary: str, as_json: bool) -> None:
     """Show how many bytes MODEL takes, part by part, and what the paper counts.
 
-    MODEL is a checkpoint, a .bfe file or an exported folder. The numbers are exact: sizes are those of the packed bytes, and the workspace is
-    what the C runtime itself asks for.
+    MODEL is a checkpoint, a .bfe file or an exported folder. The numbers are exact: sizes are those of the packed
+    bytes, and the workspace is what the C runtime itself asks for.
     """
     from bfedge.measure.plan import plan
 
@@ -51,6 +51,6 @@ def command(model: Path, ternary: str, as_json: bool) -> None:
     row("this file: substrate and angles", paper.packed_experts)
     out.print(experts)
     out.print(
-        f"\nThe paper counts experts only. What must fit on a device is the whole file, {count(result.file_bytes)} bytes, "
-        f"and a workspace."
+        "\nThe paper counts experts only. What must fit on a device is the whole file, "
+        f"{count(result.file_bytes)} bytes, and a workspace."
     )

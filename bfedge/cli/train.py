@@ -28,7 +28,7 @@ SPARKS = "▁▂▃▄▅▆▇█"
 @click.option("--epochs", type=int, help="Replaces the recipe's number of epochs.")
 @click.option("--seed", type=int, help="Replaces the recipe's seed.")
 @click.option("--set", "settings", multiple=True, metavar="FIELD=VALUE",
-              help="Replaces any field of the recipe, for example --set model.experts=16. May be repeated.")  # fmt: skip
+              help="Replaces a field of the recipe, for example --set model.experts=16. May be repeated.")  # fmt: skip
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint at --out.")
 @json_option
 def command(
@@ -43,7 +43,8 @@ def command(
 ) -> None:
     """Train a model by RECIPE: a built-in one (digits) or a TOML file.
 
-    A checkpoint is written after every epoch; --resume goes on from it and ends with the same result as an unbroken run.
+    A checkpoint is written after every epoch; --resume goes on from it and ends with the same result as an unbroken
+    run.
     """
     try:
         from bfedge.training.loop import Trainer, load_recipe_data

@@ -26,7 +26,9 @@ class Compiler:
 
 
 def find_compiler(wanted: str | None = None) -> Compiler:
-    """The compiler that was asked for, $CC, cc, gcc, clang, or zig from the `ziglang` wheel. Raises BfedgeError if there is none."""
+    """The compiler that was asked for, $CC, cc, gcc, clang, or zig from the `ziglang` wheel. Raises BfedgeError
+    if there is none.
+    """
     if wanted or os.environ.get("CC"):
         command = tuple(shlex.split(wanted or os.environ["CC"]))
         if not command or shutil.which(command[0]) is None:

@@ -6,6 +6,7 @@ import ctypes
 import functools
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,14 +19,20 @@ NO_BLOCK = 0xFFFF
 ALIGNMENT = 16
 
 
+CONFIG_WORDS = (
+    *("image_height", "image_width", "channels", "patch_size", "classes"),
+    *("d_model", "d_ff", "layers", "heads", "experts", "top_k"),
+    *("theta_layers", "phi_layers", "pooling", "feed_forward"),
+)
+
+
 class Config(ctypes.Structure):
-    _fields_ = [
-        (name, ctypes.c_uint32)
-        for name in (
-            "image_height image_width channels patch_size classes d_model d_ff layers heads experts top_k "
-            "theta_layers phi_layers pooling feed_forward"
-        ).split()
-    ] + [("attention_scale", ctypes.c_float), ("tokens", ctypes.c_uint32), ("patch_columns", ctypes.c_uint32)]
+    _fields_: ClassVar[list[tuple[str, Any]]] = [
+        *((name, ctypes.c_uint32) for name in CONFIG_WORDS),
+        ("attention_scale", ctypes.c_float),
+        ("tokens", ctypes.c_uint32),
+        ("patch_columns", ctypes.c_uint32),
+    ]
 
 
 class Model(ctypes.Structure):
@@ -63,7 +70,7 @@ class Options(ctypes.Structure):
     _fields_ = [("tile_tokens", ctypes.c_uint32), ("trace", TraceCallback), ("trace_context", ctypes.c_void_p)]
 
 
-class RuntimeFailure(BfedgeError):
+class RuntimeRefusalError(BfedgeError):
     """The runtime refused a file or a call; `status` is its text, `rule` FORMAT.md's number or 0."""
 
     def __init__(self, status: str, rule: int, offset: int) -> None:
@@ -103,7 +110,7 @@ def installed_library() -> Path:
 
 
 class HostModel:
-    """A packed file opened by the C runtime. Raises RuntimeFailure if the runtime refuses it."""
+    """A packed file opened by the C runtime. Raises RuntimeRefusalError if the runtime refuses it."""
 
     def __init__(self, data: bytes, library: Path | None = None) -> None:
         self.library = load_library(library)
@@ -113,7 +120,7 @@ class HostModel:
         diag = Diag()
         status = self.library.bfe_open(ctypes.byref(self.model), self.buffer.ctypes.data, len(data), ctypes.byref(diag))
         if status:
-            raise RuntimeFailure(self.status_text(status), diag.rule, diag.offset)
+            raise RuntimeRefusalError(self.status_text(status), diag.rule, diag.offset)
 
     def status_text(self, status: int) -> str:
         text: bytes = self.library.bfe_status_text(status)
@@ -154,7 +161,7 @@ class HostModel:
             logits.ctypes.data,
         )
         if status:
-            raise RuntimeFailure(self.status_text(status), 0, 0)
+            raise RuntimeRefusalError(self.status_text(status), 0, 0)
         return logits
 
 

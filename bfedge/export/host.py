@@ -41,7 +41,8 @@ def export_host(
 ) -> dict[str, Any]:
     """Writes the folder `out` whole or not at all and returns its manifest.
 
-    model.bfe (with golden vectors), model.onnx, golden.npz, runtime/ (the C sources), bfedge-host (the built program) and manifest.json.
+    model.bfe (with golden vectors), model.onnx, golden.npz, runtime/ (the C sources), bfedge-host (the built
+    program) and manifest.json.
     """
     try:
         import onnx

@@ -87,7 +87,9 @@ def unpack(g: GraphBuilder, matrix: TernaryMatrix, name: str) -> Tensor:
     packed = np.frombuffer(pack_trits(matrix.trits, encoding), np.uint8).reshape(rows, -1, 1)
     data = g.initializer(f"{name}.{encoding.name}", packed)
     if encoding == Encoding.trits2:
-        shifted = g.op("BitShift", data, g.constant("trits2.shifts", np.array([0, 2, 4, 6], np.uint8)), direction="RIGHT")
+        shifted = g.op(
+            "BitShift", data, g.constant("trits2.shifts", np.array([0, 2, 4, 6], np.uint8)), direction="RIGHT"
+        )
         codes = g.op("BitwiseAnd", shifted, g.constant("trits2.mask", np.uint8(3)))
     else:
         places = g.constant("trits3.places", PLACE_VALUES[encoding].astype(np.uint8))
@@ -131,8 +133,9 @@ def layer_norm(g: GraphBuilder, x: Tensor, norm: LayerNorm, name: str) -> Tensor
         var = g.op("Mul", g.op("Mul", over_n2, s), s, name="var")
         # Vectorised binary32 square roots are not correctly rounded everywhere. A binary64 one, even wrong in its last bit, rounds to the
         # right binary32.
-        root = g.op("Sqrt", g.cast(g.op("Add", var, g.constant("epsilon", EPSILON)), DOUBLE))
-        r = g.op("Div", g.constant("1", F32(1)), g.cast(root, FLOAT))
+        root = g.cast(g.op("Sqrt", g.cast(g.op("Add", var, g.constant("epsilon", EPSILON)), DOUBLE)), FLOAT)
+        # onnxruntime rewrites y * (1 / root) as y / root, which rounds differently; this is 1 / root and it does not see that.
+        r = g.op("Div", g.constant("2", F32(2)), g.op("Add", root, root), name="r")
         scaled = g.op("Mul", g.op("Mul", g.op("Sub", x, mean), r), g.initializer(f"{name}.gain", norm.gain))
         return g.op("Add", scaled, g.initializer(f"{name}.bias", norm.bias))
 
@@ -199,10 +202,11 @@ def sine_cosine(g: GraphBuilder, angle: Tensor) -> tuple[Tensor, Tensor]:
         )
 
 
-def rotate(g: GraphBuilder, rotation: Rotation, name: str, expert: Tensor, x: Tensor, tokens: int, top_k: int) -> Tensor:
+def rotate(g: GraphBuilder, rotation: Rotation, name: str, expert: Tensor, x: Tensor) -> Tensor:
     """Section 9: [batch, tokens, top_k, width] from x [batch, tokens, 1 or top_k, width] and experts [batch, tokens, top_k].
 
-    Both of a pair are read in memory order, [..., 2, distance], and c * a - s * b broadcasts x over the experts of its token.
+    A layer's pairs are [..., groups, 2, distance] in memory. With 1 in its place, top_k comes in by broadcasting x over the experts of
+    its token.
     """
     experts, layers, half = rotation.angles.shape
     padded = 2 * half
@@ -214,15 +218,19 @@ def rotate(g: GraphBuilder, rotation: Rotation, name: str, expert: Tensor, x: Te
             with g.scope(f"layer{layer}"):
                 distance = pair_distance(layer, padded)
                 s, c = (
-                    g.op("Gather", g.reshape(g.op("Gather", table, g.index(layer), axis=1), experts, -1, 1, distance), expert)
+                    g.op(
+                        "Gather",
+                        g.reshape(g.op("Gather", table, g.index(layer), axis=1), experts, -1, 1, distance),
+                        expert,
+                    )
                     for table in (sine, cosine)
                 )
-                pairs = g.reshape(x, -1, tokens, top_k if layer else 1, half // distance, 2, distance)
+                pairs = g.reshape(x, 0, 0, 0, half // distance, 2, distance)
                 a, b = g.ops("Split", 2, pairs, axis=-2, num_outputs=2)
                 first = g.op("Sub", g.op("Mul", c, a), g.op("Mul", s, b))
                 second = g.op("Add", g.op("Mul", s, a), g.op("Mul", c, b))
                 x = g.op("Concat", first, second, axis=-2)
-        x = g.reshape(x, -1, tokens, top_k, padded)
+        x = g.reshape(x, 0, 0, 0, padded)
         if padded == rotation.width:
             return x
         kept = np.flatnonzero(original_index(layers, padded) < rotation.width)

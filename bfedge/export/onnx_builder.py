@@ -51,6 +51,7 @@ class GraphBuilder:
         return self.op("Cast", x, to=to)
 
     def reshape(self, x: Tensor, *dimensions: int) -> Tensor:
+        """0 keeps the dimension in its place, -1 is what is left."""
         return self.op("Reshape", x, self.integers(*dimensions))
 
     def initializer(self, name: str, values: NDArray[Any]) -> Tensor:
@@ -63,17 +64,18 @@ class GraphBuilder:
     def constant(self, name: str, values: ArrayLike) -> Tensor:
         """A constant of the arithmetic, stored once however often it is asked for."""
         key = f"constant.{name}"
-        if key not in self.initializers:
-            self.initializers[key] = numpy_helper.from_array(np.asarray(values), key)
+        tensor = numpy_helper.from_array(np.asarray(values), key)
+        if self.initializers.setdefault(key, tensor) != tensor:
+            raise ValueError(f"two different constants are called {name}")
         return key
 
     def integers(self, *values: int) -> Tensor:
         """A vector of int64, for shapes and axes."""
-        return self.constant("[" + ",".join(map(str, values)) + "]", np.array(values, np.int64))
+        return self.constant("i64[" + ",".join(map(str, values)) + "]", np.array(values, np.int64))
 
     def index(self, value: int) -> Tensor:
         """A scalar int64."""
-        return self.constant(str(value), np.int64(value))
+        return self.constant(f"i64.{value}", np.int64(value))
 
     def _unique(self, name: str) -> str:
         unique, count = name, 1

@@ -97,8 +97,8 @@ def attention(g: GraphBuilder, shape: Shape, block: Block, z: Tensor, name: str)
         q, s = quantise(g, normed)
         qkv = multiply(g, block.qkv.weight, f"{name}.attention.qkv", q, s, block.qkv.bias)
         parts, scales = quantise(g, g.reshape(qkv, -1, tokens, 3, heads, width), "quantise_qkv")
-        query, key, value = split3(g, parts, [2, 0, 3, 1, 4], "q, k, v")  # [batch, heads, tokens, width] each
-        query_scale, key_scale, value_scale = split3(g, scales, [2, 0, 3, 1, 4], "scales")  # [batch, heads, tokens, 1]
+        query, key, value = split_qkv(g, parts)  # [batch, heads, tokens, width] each
+        query_scale, key_scale, value_scale = split_qkv(g, scales)  # [batch, heads, tokens, 1]
         key_scale, value_scale = (g.reshape(x, -1, heads, 1, tokens) for x in (key_scale, value_scale))
 
         transposed = g.op("Transpose", key, perm=[0, 1, 3, 2])
@@ -113,3 +113,52 @@ def attention(g: GraphBuilder, shape: Shape, block: Block, z: Tensor, name: str)
         joined = g.reshape(g.op("Transpose", mixed, perm=[0, 2, 1, 3]), -1, tokens, shape.d_model)
         q, s = quantise(g, joined, "quantise_o")
         return multiply(g, block.proj.weight, f"{name}.attention.proj", q, s, block.proj.bias)
+
+
+def split_qkv(g: GraphBuilder, x: Tensor) -> list[Tensor]:
+    """Three times [batch, heads, tokens, ...] from [batch, tokens, 3, heads, ...]."""
+    parts = g.op("Transpose", x, perm=[2, 0, 3, 1, 4])
+    return [g.op("Gather", parts, g.index(part), axis=0) for part in range(3)]
+
+
+def route(g: GraphBuilder, shape: Shape, layer: ButterflyExperts, h: Tensor, name: str) -> tuple[Tensor, Tensor]:
+    """Section 8: expert indices int64 [batch, tokens, top_k] in ascending order, and their weights."""
+    with g.scope("route"):
+        logits = multiply(g, layer.router, f"{name}.router", *quantise(g, h))
+        _, selected = g.ops("TopK", 2, logits, g.integers(shape.top_k))  # ONNX, too, prefers the lower index on a tie
+        if shape.top_k > 1:
+            selected, _ = g.ops("TopK", 2, selected, g.integers(shape.top_k), name="ascending", largest=0)
+        chosen = g.op("GatherElements", logits, selected, axis=-1)
+        best = g.op("ReduceMax", chosen, g.integers(-1))
+        e = exp2fix(g, g.op("Mul", g.op("Sub", chosen, best), g.constant("log2e", LOG2E)))
+        return selected, g.op("Div", e, integer_sum(g, e, shape.top_k * 32768, "sum"), name="weights")
+
+
+def experts(g: GraphBuilder, shape: Shape, layer: ButterflyExperts, h: Tensor, name: str) -> Tensor:
+    """Section 11: what the experts add to the residual, from h [batch, tokens, d_model]."""
+    tokens, top_k = shape.tokens, shape.top_k
+    with g.scope("experts"):
+        selected, weights = route(g, shape, layer, h, name)
+        x = g.reshape(h, -1, tokens, 1, shape.d_model)
+        x = rotate(g, layer.theta, f"{name}.theta", selected, x)
+        u = gelu(g, multiply(g, layer.substrate, f"{name}.substrate", *quantise(g, x, "quantise_x")))
+        u = rotate(g, layer.phi, f"{name}.phi", selected, u)
+        weighted = g.op("Mul", g.reshape(weights, -1, tokens, top_k, 1), u, name="weighted")
+        # v starts from +0.0 in NUMERICS.md; leaving that addition out can only change the sign of a zero, which section 2 drops
+        ranks = g.ops("Split", top_k, weighted, axis=2, num_outputs=top_k) if top_k > 1 else [weighted]
+        v = ranks[0]
+        for rank in ranks[1:]:
+            v = g.op("Add", v, rank)
+        v = g.reshape(v, -1, tokens, shape.d_ff)
+        return multiply(g, layer.down, f"{name}.down", *quantise(g, v, "quantise_v"))
+
+
+def pool(g: GraphBuilder, model: LoweredViT, z: Tensor) -> Tensor:
+    """Section 12: [batch, d_model]."""
+    if model.shape.pooling == "class":
+        return layer_norm(g, g.op("Gather", z, g.index(0), axis=1), model.norm, "norm")
+    y = layer_norm(g, z, model.norm, "norm")
+    tokens = model.shape.tokens
+    # CumSum adds token by token, in order; ReduceSum may not
+    total = g.op("Gather", g.op("CumSum", y, g.index(1)), g.index(tokens - 1), axis=1)
+    return g.op("Mul", total, g.constant(f"1/{tokens}", F32(1) / F32(tokens)))

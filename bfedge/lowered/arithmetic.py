@@ -75,7 +75,8 @@ def layer_norm(x: Float, norm: LayerNorm) -> Float:
     with np.errstate(over="ignore"):  # section 13: var may reach infinity, and r is 0 then
         var = ((v.astype(F32) / F32(n * n)) * s) * s
     r = F32(1) / np.sqrt(var + EPSILON)
-    return ((x - mean[..., None]) * r[..., None]) * norm.gain + norm.bias
+    y: Float = ((x - mean[..., None]) * r[..., None]) * norm.gain + norm.bias
+    return y
 
 
 def exp2fix(t: Float) -> NDArray[np.int32]:
@@ -85,7 +86,8 @@ def exp2fix(t: Float) -> NDArray[np.int32]:
     f = t - n
     c1, c2, c3, c4 = EXP2
     p = (((c4 * f + c3) * f + c2) * f + c1) * f + F32(1)
-    return np.rint(np.ldexp(p, n.astype(np.int32) + 15)).astype(np.int32)
+    e: NDArray[np.int32] = np.rint(np.ldexp(p, n.astype(np.int32) + 15)).astype(np.int32)
+    return e
 
 
 def gelu(x: Float) -> Float:
@@ -95,7 +97,8 @@ def gelu(x: Float) -> Float:
     f = u - i.astype(F32)
     low = GELU_TABLE[i].astype(F32)
     high = GELU_TABLE[i + 1].astype(F32)
-    return np.where(x > 0, x, F32(0)) - (low + f * (high - low)) * F32(2.0**-18)
+    y: Float = np.where(x > 0, x, F32(0)) - (low + f * (high - low)) * F32(2.0**-18)
+    return y
 
 
 def sine_cosine(angle: NDArray[np.float16]) -> tuple[Float, Float]:

@@ -29,8 +29,8 @@ from bfedge.model.experts import ButterflyExperts as TorchExperts
 def lower(model: vit.ViT, labels: tuple[str, ...] = (), ternary: TernaryEncoding = "trits2") -> LoweredViT:
     """The model as a device needs it.
 
-    `ternary` chooses how the packed file stores trits. Raises BfedgeError for a feed-forward layer that the runtime does not have
-    and for weights that are not finite.
+    `ternary` chooses how the packed file stores trits. Raises BfedgeError for a feed-forward layer that the runtime
+    does not have and for weights that are not finite.
     """
     config = model.config
     if config.feed_forward != "butterfly":
@@ -74,7 +74,8 @@ def lower_block(block: vit.Block, ternary: TernaryEncoding) -> Block:
     assert isinstance(experts, TorchExperts)
     router = matrix(experts.router.gate, ternary)
     substrate = matrix(experts.substrate, ternary, fold(experts.theta))
-    assert isinstance(router, Int8Matrix) and isinstance(substrate, TernaryMatrix)
+    assert isinstance(router, Int8Matrix)
+    assert isinstance(substrate, TernaryMatrix)
     return Block(
         norm1=layer_norm(block.norm1),
         qkv=linear(block.attention.qkv, ternary),

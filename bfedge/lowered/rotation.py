@@ -1,9 +1,9 @@
 """The order in which a folded rotation keeps its angles and leaves its output (NUMERICS.md, section 9).
 
-Algorithm 1 follows every Givens layer by a perfect shuffle, `out[2j] = in[j]`, `out[2j+1] = in[j + d'/2]`: index i comes from position
-ror(i, 1), its index bits rotated right by one. Leaving elements where they are instead, the element that Algorithm 1 has at index i
-after l shuffles lies at position ror(i, l). Its pair partner i ^ 1 then lies d' >> l away (1 for l = 0), and that is all a device needs
-to know.
+Algorithm 1 follows every Givens layer by a perfect shuffle, `out[2j] = in[j]`, `out[2j+1] = in[j + d'/2]`: index i
+comes from position ror(i, 1), its index bits rotated right by one. Leaving elements where they are instead, the
+element that Algorithm 1 has at index i after l shuffles lies at position ror(i, l). Its pair partner i ^ 1 then
+lies d' >> l away (1 for l = 0), and that is all a device needs to know.
 """
 
 from __future__ import annotations

@@ -60,7 +60,9 @@ class Plan:
 
 
 def plan(data: bytes) -> Plan:
-    """Exact numbers for a packed file; the workspace is what the C runtime itself asks for. Raises BadFile for a bad file."""
+    """Exact numbers for a packed file; the workspace is what the C runtime itself asks for. Raises BadFileError for
+    a bad file.
+    """
     checked = validate(data)
     parts = file_parts(checked, len(data))
     runtime = HostModel(data)

@@ -1,7 +1,7 @@
 """Checkpoints: a plain configuration and a state dict, as .pt or .safetensors.
 
-A .pt file is opened with `weights_only=True` and nothing else: a pickle that would run code is refused. Shapes, types and storage sizes are
-compared with what the configuration demands before a value is used.
+A .pt file is opened with `weights_only=True` and nothing else: a pickle that would run code is refused. Shapes,
+types and storage sizes are compared with what the configuration demands before a value is used.
 """
 
 from __future__ import annotations
@@ -114,7 +114,9 @@ def read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def check_state(path: Path, state: dict[str, Any], expected: dict[str, Tensor]) -> None:
-    """Names, shapes and types, then the bytes behind each tensor (a stride can claim more than the file holds), then values."""
+    """Names, shapes and types, then the bytes behind each tensor (a stride can claim more than the file holds),
+    then values.
+    """
     missing, extra = sorted(expected.keys() - state.keys()), sorted(map(str, state.keys() - expected.keys()))
     if missing or extra:
         parts = [f"lacks {preview(missing)}"] * bool(missing) + [f"has unknown {preview(extra)}"] * bool(extra)

@@ -1,8 +1,8 @@
 """NUMERICS.md in torch, operation by operation: what a quantised model computes in `eval()`.
 
-On a CPU the results have the reference's bits (tested on random models), so the deployed accuracy is known during training and the ONNX
-export can be compared exactly. None of this is differentiable; training uses torch's own functions in their place, which differ
-by less than the quantisation step.
+On a CPU the results have the reference's bits (tested on random models), so the deployed accuracy is known during
+training and the ONNX export can be compared exactly. None of this is differentiable; training uses torch's own
+functions in their place, which differ by less than the quantisation step.
 
 torch evaluates `number / tensor` as a reciprocal and a product, which rounds twice; divisions here are between tensors.
 """
@@ -23,7 +23,9 @@ def divide(a: Tensor | float, b: Tensor | float) -> Tensor:
 
 
 def square_root(x: Tensor) -> Tensor:
-    """Correctly rounded binary32 root. torch's own is one unit off for some inputs; binary64 has the bits to round right."""
+    """Correctly rounded binary32 root. torch's own is one unit off for some inputs; binary64 has the bits to
+    round right.
+    """
     return torch.sqrt(x.double()).float()
 
 

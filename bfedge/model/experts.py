@@ -5,6 +5,7 @@ Each maps h [images, tokens, d_model] to (out of the same shape, Routing or None
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -52,8 +53,8 @@ class Router(Quantised):
 class ButterflyExperts(Quantised):
     """Experts that are rotations of one shared ternary matrix (ButterflyViT equation 3, Algorithm 2 lines 5-15).
 
-    All (token, expert) pairs go through one product with the shared substrate, and the shared down projection is applied once a token,
-    after the weighted sum; Algorithm 2 written naively gives the same (tested).
+    All (token, expert) pairs go through one product with the shared substrate, and the shared down projection is
+    applied once a token, after the weighted sum; Algorithm 2 written naively gives the same (tested).
     """
 
     def __init__(self, config: ViTConfig) -> None:
@@ -89,8 +90,9 @@ class StandardExperts(Quantised):
         self.up = nn.Parameter(torch.empty(experts, d_ff, d_model))
         self.down = nn.Parameter(torch.empty(experts, d_model, d_ff))
         self.gelu = Gelu()
-        for matrix in (*self.up, *self.down):
-            nn.init.xavier_uniform_(matrix.data)
+        bound = math.sqrt(6 / (d_model + d_ff))  # Xavier, as for every other matrix
+        nn.init.uniform_(self.up, -bound, bound)
+        nn.init.uniform_(self.down, -bound, bound)
 
     def forward(self, h: Tensor) -> tuple[Tensor, Routing]:
         routing = self.router(h)

@@ -1,8 +1,8 @@
 """Layers whose matrices and activations are quantised in the forward, as they will be on the device.
 
-A model has two arithmetics. Quantised (the default): training rounds with straight-through gradients and torch's own
-functions for the rest; `eval()` computes NUMERICS.md exactly. Float, inside `float_arithmetic(model)`: only the ternary substrate, which
-is the architecture, stays quantised.
+A model has two arithmetics. Quantised (the default): training rounds with straight-through gradients and torch's
+own functions for the rest; `eval()` computes NUMERICS.md exactly. Float, inside `float_arithmetic(model)`: only the
+ternary substrate, which is the architecture, stays quantised.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -56,7 +57,7 @@ class RoundThrough(torch.autograd.Function):
 
 def round_through(x: Tensor, limit: int = 127) -> Tensor:
     """Integers in [-limit, limit], as floats; straight-through gradient."""
-    rounded: Tensor = RoundThrough.apply(x, -limit, limit)
+    rounded: Tensor = RoundThrough.apply(x, -limit, limit)  # type: ignore[no-untyped-call]
     return rounded
 
 
@@ -145,13 +146,14 @@ class Attention(Quantised):
         self.heads = heads
         self.qkv = QuantisedLinear(d_model, 3 * d_model, kind)
         self.proj = QuantisedLinear(d_model, d_model, kind)
-        self.scale = float(torch.tensor(math.log2(math.e) / math.sqrt(d_model // heads), dtype=torch.float32))
+        self.scale = float(np.float32(math.log2(math.e) / math.sqrt(d_model // heads)))
 
     def forward(self, h: Tensor) -> Tensor:
         images, tokens, d_model = h.shape
         parts = self.qkv(h).view(images, tokens, 3, self.heads, d_model // self.heads).permute(2, 0, 3, 1, 4)
         heads = self.mix(*parts) if self.quantised else F.scaled_dot_product_attention(*parts)
-        return self.proj(heads.transpose(1, 2).reshape(images, tokens, d_model))
+        out: Tensor = self.proj(heads.transpose(1, 2).reshape(images, tokens, d_model))
+        return out
 
     def mix(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         through = self.training

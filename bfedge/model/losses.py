@@ -23,7 +23,8 @@ class Losses:
 
 
 def load_balance(routing: Routing) -> Tensor:
-    """N_E * sum f_i^2 over the experts' shares f_i of the routed pairs (equation 8): 1 when all are used alike, N_E when one is.
+    """N_E * sum f_i^2 over the experts' shares f_i of the routed pairs (equation 8): 1 when all are used alike, N_E
+    when one is.
 
     Counts have no gradient; the mean gate probability stands in for it (straight-through), so the value is the paper's.
     """
@@ -35,7 +36,9 @@ def load_balance(routing: Routing) -> Tensor:
 
 
 def spatial_smoothness(routing: Routing, class_token: bool) -> Tensor:
-    """Squared differences of the gate logits of neighbouring patches, averaged over images and neighbours (equation 9)."""
+    """Squared differences of the gate logits of neighbouring patches, averaged over images and neighbours
+    (equation 9).
+    """
     patches = routing.logits[:, 1:] if class_token else routing.logits
     if patches.shape[1] < 2:
         return patches.new_zeros(())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bfedge.config import padded_width
@@ -17,8 +18,8 @@ INITIAL_ANGLE_DEVIATION = 0.01  # ButterflyViT equation 10
 class Rotation(Quantised):
     """Rotates vectors [pairs, width] by the angles of each pair's expert [pairs].
 
-    Any width: padded with zeros to the next power of two, the padding stripped at the end. Every layer is a Givens rotation of
-    the adjacent pairs followed by the perfect shuffle out[2j] = in[j], out[2j+1] = in[j + d'/2].
+    Any width: padded with zeros to the next power of two, the padding stripped at the end. Every layer is a Givens
+    rotation of the adjacent pairs followed by the perfect shuffle out[2j] = in[j], out[2j+1] = in[j + d'/2].
     """
 
     def __init__(self, width: int, experts: int, layers: int) -> None:
@@ -43,9 +44,9 @@ class Rotation(Quantised):
     def forward(self, x: Tensor, expert: Tensor) -> Tensor:
         sine, cosine = self.sine_cosine()
         half = self.padded // 2
-        x = nn.functional.pad(x, (0, self.padded - self.width))
+        x = F.pad(x, (0, self.padded - self.width))
         for layer in range(self.angles.shape[1]):
-            s, c = sine[:, layer][expert], cosine[:, layer][expert]
+            s, c = F.embedding(expert, sine[:, layer]), F.embedding(expert, cosine[:, layer])
             a, b = x.view(-1, half, 2).unbind(-1)
             rotated = torch.stack([c * a - s * b, s * a + c * b], -1).flatten(1)
             x = rotated.view(-1, 2, half).transpose(1, 2).reshape(-1, self.padded)

@@ -14,7 +14,8 @@ from bfedge.model.layers import Attention, LayerNorm, Quantised, QuantisedLinear
 class PatchEmbedding(Quantised):
     """Pixels 0..255 [images, height, width, channels] to tokens [images, tokens, d_model] (NUMERICS.md, section 4).
 
-    The normalisation (p / 255 - mean) / std is folded into weight and bias, so that uint8 pixels enter without rounding.
+    The normalisation (p / 255 - mean) / std is folded into weight and bias, so that uint8 pixels enter without
+    rounding.
     """
 
     gain: Tensor
@@ -102,9 +103,9 @@ class ViT(nn.Module):
         return self.head(self.pool(z)), routings
 
     def pool(self, z: Tensor) -> Tensor:
+        y: Tensor = self.norm(z[:, 0] if self.config.pooling == "class" else z)
         if self.config.pooling == "class":
-            return self.norm(z[:, 0])
-        y = self.norm(z)
+            return y
         if not self.norm.exact:
             return y.mean(1)
         total = torch.zeros_like(y[:, 0])

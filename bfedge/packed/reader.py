@@ -42,7 +42,7 @@ def read_packed(path: Path) -> bytes:
 
 
 def unpack(data: bytes) -> PackedModel:
-    """The inverse of `pack`. Raises BadFile if the file breaks a rule."""
+    """The inverse of `pack`. Raises BadFileError if the file breaks a rule."""
     checked = validate(data)
     return Reader(data, checked).read()
 

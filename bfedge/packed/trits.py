@@ -25,10 +25,8 @@ def pack_trits(trits: NDArray[np.int8], encoding: Encoding) -> bytes:
 def digits(data: bytes, encoding: Encoding, rows: int) -> NDArray[np.int8]:
     """The codes 0..3 (trits2) or 0..2 (trits3) of every trit, unused ones at the end of a row included."""
     packed = np.frombuffer(data, np.uint8).reshape(rows, -1, 1)
-    if encoding == Encoding.trits2:
-        codes = (packed >> np.array([0, 2, 4, 6], np.uint8)) & 3
-    else:
-        codes = packed // PLACE_VALUES[encoding].astype(np.uint8) % 3
+    base = 4 if encoding == Encoding.trits2 else 3
+    codes = packed // PLACE_VALUES[encoding].astype(np.uint8) % base
     return codes.reshape(rows, -1).astype(np.int8)
 
 

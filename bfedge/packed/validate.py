@@ -46,7 +46,7 @@ HINTS = {
 }
 
 
-class BadFile(BfedgeError):
+class BadFileError(BfedgeError):
     """A file that breaks a rule. `status` is the word that the C runtime uses too."""
 
     def __init__(self, status: str, rule: int, detail: str) -> None:
@@ -83,11 +83,11 @@ class CheckedFile:
 
 
 def fail(status: str, rule: int, detail: str) -> NoReturn:
-    raise BadFile(status, rule, detail)
+    raise BadFileError(status, rule, detail)
 
 
 def validate(data: bytes) -> CheckedFile:
-    """Raises BadFile with the first rule that `data` breaks."""
+    """Raises BadFileError with the first rule that `data` breaks."""
     if data[:4] != MAGIC:
         fail("not a model", 1, "the file does not start with the magic bytes 89 42 46 45")
     if len(data) < HEADER.size:
@@ -196,11 +196,8 @@ def check_table(shape: Shape, table: list[tuple[int, ...]]) -> Iterator[SectionE
             columns = 1
         previous = Encoding(encoding)
         if size != section_bytes(previous, rows, columns):
-            fail(
-                "corrupt",
-                11,
-                f"section {want.kind.name} has {size} bytes, the config demands {section_bytes(previous, rows, columns)}",
-            )
+            demanded = section_bytes(previous, rows, columns)
+            fail("corrupt", 11, f"section {want.kind.name} has {size} bytes, the config demands {demanded}")
         yield SectionEntry(kind, block, encoding, offset, size, rows, columns)
     last = 0
     optional = {

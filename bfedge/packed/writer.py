@@ -34,7 +34,9 @@ Section = tuple[Kind, int, Encoding, bytes]
 
 
 def pack(model: LoweredViT, golden: Golden | None = None) -> bytes:
-    """The packed file. Raises BfedgeError if the model breaks a rule of the format (a weight that is not finite, say)."""
+    """The packed file. Raises BfedgeError if the model breaks a rule of the format (a weight that is not
+    finite, say).
+    """
     sections = list(sections_of(model, golden))
     features = Feature.vision_transformer | Feature.butterfly_experts
     for _, _, encoding, _ in sections:

@@ -34,8 +34,8 @@ class DataSet:
 def load_data(source: str, size: tuple[int, int] | None, channels: int | None) -> DataSet:
     """`digits`, or the path of a folder of images by class.
 
-    Images of a folder are resized to `size` (height, width) and converted to `channels` (1 or 3). Raises BfedgeError if there is nothing
-    usable, naming the file at fault.
+    Images of a folder are resized to `size` (height, width) and converted to `channels` (1 or 3). Raises
+    BfedgeError if there is nothing usable, naming the file at fault.
     """
     if source == DIGITS:
         return load_digits_data()
@@ -119,7 +119,9 @@ def read_image(file: Path, size: tuple[int, int], channels: int) -> NDArray[np.u
 
 
 def split(images: NDArray[np.uint8], targets: NDArray[np.int64], labels: tuple[str, ...]) -> DataSet:
-    """Every fifth image of each class (from its third on, and at least one) is for testing: no seed, no drift between runs."""
+    """Every fifth image of each class (from its third on, and at least one) is for testing: no seed, no drift
+    between runs.
+    """
     test = np.zeros(len(targets), bool)
     for target in range(len(labels)):
         members = np.flatnonzero(targets == target)

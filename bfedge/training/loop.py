@@ -109,7 +109,9 @@ class Trainer:
         return len(self.data.train_images) // self.settings.batch_size
 
     def resume(self) -> None:
-        """Goes on from the checkpoint at `out`. Raises BfedgeError if it belongs to another recipe or has no training state."""
+        """Goes on from the checkpoint at `out`. Raises BfedgeError if it belongs to another recipe or has no
+        training state.
+        """
         checkpoint = load_checkpoint(self.out)
         state = checkpoint.training
         if not state:
@@ -138,7 +140,8 @@ class Trainer:
         on_step: Callable[[Progress], None] = lambda _: None,
         on_epoch: Callable[[EpochResult], None] = lambda _: None,
     ) -> TrainingResult:
-        for self.epoch in range(self.epoch + 1, self.settings.epochs + 1):
+        while self.epoch < self.settings.epochs:
+            self.epoch += 1
             loss, load = self.train_epoch(on_step)
             result = EpochResult(self.epoch, loss, accuracy(self.model, self.data), load)
             self.history.append(result)
@@ -195,7 +198,7 @@ class Trainer:
                 f"lower the rate, for example --set training.learning_rate={settings.learning_rate / 3:.1g}",
             )
         self.optimiser.zero_grad()
-        losses.total.backward()
+        losses.total.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.model.parameters(), settings.gradient_clip)
         self.optimiser.step()
         return value, routings
@@ -228,7 +231,8 @@ def schedule(step: int, steps: int, warmup_share: float) -> float:
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Weight decay for matrices only: not for angles, positions, norms and biases."""
-    matrices, others = [], []
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         is_matrix = parameter.ndim >= 2 and not name.endswith(("angles", "position"))
         (matrices if is_matrix else others).append(parameter)
@@ -238,8 +242,8 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 def logits_in_batches(model: ViT, images: Tensor) -> Iterator[Tensor]:
     model.eval()
     with torch.no_grad():
-        for batch in images.split(EVALUATION_BATCH):
-            yield model(batch)
+        for start in range(0, len(images), EVALUATION_BATCH):
+            yield model(images[start : start + EVALUATION_BATCH])
 
 
 def accuracy(model: ViT, data: DataSet) -> float:

@@ -41,9 +41,10 @@ static int read_file(const char *path, buffer *content) {
     FILE *const file = fopen(path, "rb");
     if (file == NULL)
         return complain(path, "cannot open the file");
+    const int readable = fgetc(file) != EOF || !ferror(file); /* a folder is not, whatever its size */
     const long size = fseek(file, 0, SEEK_END) == 0 ? ftell(file) : -1;
     rewind(file);
-    int ok = size >= 0 && allocate(content, (size_t)size);
+    int ok = readable && size >= 0 && allocate(content, (size_t)size);
     ok = ok && fread(content->bytes, 1, content->size, file) == content->size;
     fclose(file);
     return ok ? 1 : complain(path, "cannot read the file");

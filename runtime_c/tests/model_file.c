@@ -5,25 +5,58 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* clang-format off */
 const model_plan model_plans[MODEL_PLANS] = {
-    /* widths that are powers of two; class token; one of everything */
-    {4, 4, 1, 2, 3, 8, 16, 1, 2, 2, 1, 2, 2, BFE_POOL_CLASS, BFE_ENCODING_INT8, BFE_ENCODING_INT8, BFE_ENCODING_TRITS2,
-     BFE_ENCODING_INT8, 2, "a\nb\xC3\xA9\n", 0, 0},
-    /* widths that are not; mean; two blocks; ties with patch rows and columns that differ */
-    {6, 9, 3, 3, 10, 12, 22, 2, 3, 5, 2, 2, 2, BFE_POOL_MEAN, BFE_ENCODING_INT8, BFE_ENCODING_INT8, BFE_ENCODING_TRITS3,
-     BFE_ENCODING_INT8, 2, NULL, 5, 0},
-    /* full depth, ternary projections */
-    {8, 8, 1, 2, 7, 21, 33, 2, 7, 9, 4, 5, 6, BFE_POOL_CLASS, BFE_ENCODING_TRITS2, BFE_ENCODING_TRITS2,
-     BFE_ENCODING_TRITS2, BFE_ENCODING_TRITS2, 1, NULL, 0, 0},
-    {8, 4, 2, 4, 5, 20, 47, 3, 4, 6, 3, 3, 1, BFE_POOL_MEAN, BFE_ENCODING_TRITS3, BFE_ENCODING_TRITS3,
-     BFE_ENCODING_TRITS3, BFE_ENCODING_TRITS3, 1, NULL, 16, 0},
-    /* the smallest there is */
-    {1, 1, 1, 1, 1, 2, 2, 1, 1, 1, 1, 1, 1, BFE_POOL_MEAN, BFE_ENCODING_INT8, BFE_ENCODING_TRITS2, BFE_ENCODING_TRITS3,
-     BFE_ENCODING_TRITS2, 0, NULL, 0, 0},
-    /* closer to real ones; every expert selected; many more classes than channels */
-    {32, 32, 3, 8, 100, 48, 96, 2, 4, 4, 4, 2, 2, BFE_POOL_CLASS, BFE_ENCODING_INT8, BFE_ENCODING_TRITS3,
-     BFE_ENCODING_TRITS2, BFE_ENCODING_TRITS3, 1, NULL, 0, 0},
+    {   /* Widths that are powers of two, and a class token. */
+        .image_height = 4, .image_width = 4, .channels = 1, .patch_size = 2, .classes = 3,
+        .d_model = 8, .d_ff = 16, .layers = 1, .heads = 2, .experts = 2, .top_k = 1,
+        .theta_layers = 2, .phi_layers = 2, .pooling = BFE_POOL_CLASS,
+        .qkv = BFE_ENCODING_INT8, .proj = BFE_ENCODING_INT8,
+        .substrate = BFE_ENCODING_TRITS2, .down = BFE_ENCODING_INT8,
+        .golden_cases = 2, .labels = "a\nb\xC3\xA9\n", .logits_crc = 0x2DE35526,
+    },
+    {   /* Widths that are not; mean pooling; an image that is not square. */
+        .image_height = 6, .image_width = 9, .channels = 3, .patch_size = 3, .classes = 10,
+        .d_model = 12, .d_ff = 22, .layers = 2, .heads = 3, .experts = 5, .top_k = 2,
+        .theta_layers = 2, .phi_layers = 2, .pooling = BFE_POOL_MEAN,
+        .qkv = BFE_ENCODING_INT8, .proj = BFE_ENCODING_INT8,
+        .substrate = BFE_ENCODING_TRITS3, .down = BFE_ENCODING_INT8,
+        .golden_cases = 2, .extension_bytes = 5, .logits_crc = 0x361A08D3,
+    },
+    {   /* Rotations of full depth, four experts a token, everything in 2-bit trits. */
+        .image_height = 8, .image_width = 8, .channels = 1, .patch_size = 2, .classes = 7,
+        .d_model = 21, .d_ff = 33, .layers = 2, .heads = 7, .experts = 9, .top_k = 4,
+        .theta_layers = 5, .phi_layers = 6, .pooling = BFE_POOL_CLASS,
+        .qkv = BFE_ENCODING_TRITS2, .proj = BFE_ENCODING_TRITS2,
+        .substrate = BFE_ENCODING_TRITS2, .down = BFE_ENCODING_TRITS2,
+        .golden_cases = 1, .logits_crc = 0xD1A853D7,
+    },
+    {   /* Everything in base-3 trits; a single rotation layer. */
+        .image_height = 8, .image_width = 4, .channels = 2, .patch_size = 4, .classes = 5,
+        .d_model = 20, .d_ff = 47, .layers = 3, .heads = 4, .experts = 6, .top_k = 3,
+        .theta_layers = 3, .phi_layers = 1, .pooling = BFE_POOL_MEAN,
+        .qkv = BFE_ENCODING_TRITS3, .proj = BFE_ENCODING_TRITS3,
+        .substrate = BFE_ENCODING_TRITS3, .down = BFE_ENCODING_TRITS3,
+        .golden_cases = 1, .extension_bytes = 16, .logits_crc = 0xE712338C,
+    },
+    {   /* The smallest there is: one pixel, one class. */
+        .image_height = 1, .image_width = 1, .channels = 1, .patch_size = 1, .classes = 1,
+        .d_model = 2, .d_ff = 2, .layers = 1, .heads = 1, .experts = 1, .top_k = 1,
+        .theta_layers = 1, .phi_layers = 1, .pooling = BFE_POOL_MEAN,
+        .qkv = BFE_ENCODING_INT8, .proj = BFE_ENCODING_TRITS2,
+        .substrate = BFE_ENCODING_TRITS3, .down = BFE_ENCODING_TRITS2,
+        .golden_cases = 1, .logits_crc = 0x55DDFC01,
+    },
+    {   /* Closer to real ones; every expert selected. */
+        .image_height = 32, .image_width = 32, .channels = 3, .patch_size = 8, .classes = 100,
+        .d_model = 48, .d_ff = 96, .layers = 2, .heads = 4, .experts = 4, .top_k = 4,
+        .theta_layers = 2, .phi_layers = 2, .pooling = BFE_POOL_CLASS,
+        .qkv = BFE_ENCODING_INT8, .proj = BFE_ENCODING_TRITS3,
+        .substrate = BFE_ENCODING_TRITS2, .down = BFE_ENCODING_TRITS3,
+        .golden_cases = 1, .logits_crc = 0x70066BD5,
+    },
 };
+/* clang-format on */
 
 /* Its own generator: the contents must not depend on what a test did before. */
 static uint32_t state;
@@ -35,7 +68,7 @@ static uint32_t random_u32(void) {
     return state;
 }
 
-/* -range..range in steps that binary32 holds exactly, so that Python can follow. */
+/* -range..range */
 static float random_float(float range) { return ((float)(random_u32() >> 8) / 8388608.0f - 1.0f) * range; }
 
 void put_u16(uint8_t *at, uint32_t value) {
@@ -119,24 +152,26 @@ static uint32_t next_power_of_two(uint32_t width) {
 
 static void add_config(const model_plan *plan, model_draft *draft) {
     uint8_t *const data = add_section(draft, BFE_KIND_CONFIG, BFE_NO_BLOCK, BFE_ENCODING_U32, 4 * BFE_CONFIG_WORDS);
-    const uint32_t words[16] = {1,
-                                plan->image_height,
-                                plan->image_width,
-                                plan->channels,
-                                plan->patch_size,
-                                plan->classes,
-                                plan->d_model,
-                                plan->d_ff,
-                                plan->layers,
-                                plan->heads,
-                                plan->experts,
-                                plan->top_k,
-                                plan->theta_layers,
-                                plan->phi_layers,
-                                plan->pooling,
-                                1};
-    for (uint32_t i = 0; i < 16; i++)
-        put_u32(data + 4 * (size_t)i, words[i]);
+    const uint32_t words[] = {
+        1,
+        plan->image_height,
+        plan->image_width,
+        plan->channels,
+        plan->patch_size,
+        plan->classes,
+        plan->d_model,
+        plan->d_ff,
+        plan->layers,
+        plan->heads,
+        plan->experts,
+        plan->top_k,
+        plan->theta_layers,
+        plan->phi_layers,
+        plan->pooling,
+        1, /* feed-forward */
+    };
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
+        put_u32(data + 4 * i, words[i]);
     put_float(data + 64, (float)(1.4426950408889634 / sqrt((double)(plan->d_model / plan->heads))));
 }
 
@@ -227,7 +262,10 @@ model_file assemble(const model_draft *draft) {
     }
     const model_file file = allocate(size);
     memset(file.bytes, 0, size);
-    memcpy(file.bytes, "\x89" "BFE\x04\x03\x02\x01", 8);
+    memcpy(file.bytes,
+           "\x89"
+           "BFE\x04\x03\x02\x01",
+           8);
     put_u16(file.bytes + BFE_AT_MAJOR, BFE_FORMAT_MAJOR);
     put_u32(file.bytes + BFE_AT_HEADER_BYTES, BFE_HEADER_BYTES);
     put_u32(file.bytes + BFE_AT_FILE_BYTES, (uint32_t)size);
@@ -302,12 +340,4 @@ void add_golden(const model_file *file) {
     free(logits);
     free_file(&workspace);
     fix_crc(file);
-}
-
-uint8_t *test_image(const bfe_model *model, uint32_t index) {
-    uint8_t *const image = malloc(bfe_input_size(model));
-    state = 88172645u + index;
-    for (size_t i = 0; i < bfe_input_size(model); i++)
-        image[i] = (uint8_t)(random_u32() >> 24);
-    return image;
 }

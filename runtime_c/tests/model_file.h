@@ -13,7 +13,7 @@ typedef struct model_plan {
     uint32_t golden_cases;
     const char *labels;       /* NULL: none */
     uint32_t extension_bytes; /* of an optional section of a kind that no reader knows; 0: none */
-    uint32_t logits_crc;      /* what bfe_run must give for the first image of test_image: see test_run.c */
+    uint32_t logits_crc; /* of what bfe_run must give for the first golden input; confirmed by the NumPy reference */
 } model_plan;
 
 enum { MODEL_PLANS = 6 };
@@ -37,7 +37,7 @@ typedef struct model_file {
     void *allocation;
 } model_file;
 
-/* Contents depend on the plan alone. Golden outputs are zero; see add_golden. */
+/* Contents depend on the plan alone. Golden outputs are zero until add_golden. */
 void draft_model(const model_plan *plan, model_draft *draft);
 void free_draft(model_draft *draft);
 
@@ -59,8 +59,5 @@ void fix_crc(const model_file *file);
 
 /* Fills in the golden outputs with what bfe_run computes. */
 void add_golden(const model_file *file);
-
-/* Image `index` for a model: noise. The caller frees it. */
-uint8_t *test_image(const bfe_model *model, uint32_t index);
 
 #endif

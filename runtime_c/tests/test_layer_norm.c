@@ -37,7 +37,8 @@ static double error(size_t n) {
     for (size_t i = 0; i < n; i++)
         var += ((double)x[i] - mean) * ((double)x[i] - mean) / (double)n;
     for (size_t i = 0; i < n; i++)
-        worst = fmax(worst, fabs(((double)x[i] - mean) / sqrt(var + 1e-5) * (double)gain[i] + (double)bias[i] - (double)y[i]));
+        worst = fmax(worst,
+                     fabs(((double)x[i] - mean) / sqrt(var + 1e-5) * (double)gain[i] + (double)bias[i] - (double)y[i]));
     return worst;
 }
 

@@ -32,9 +32,7 @@ static void test_sqrt(void) {
     test_sqrt_of(0x7F800000); /* infinity */
 }
 
-static void test_exp2fix_of(float t) {
-    CHECK(fabs((double)bfe_exp2fix_f32(t) - ldexp(exp2((double)t), 15)) <= 0.7);
-}
+static void test_exp2fix_of(float t) { CHECK(fabs((double)bfe_exp2fix_f32(t) - ldexp(exp2((double)t), 15)) <= 0.7); }
 
 static void test_exp2fix(void) {
     int32_t previous = 0;
@@ -83,7 +81,8 @@ static void test_widen_f16(void) {
         const int exponent = (int)(half >> 10 & 31);
         const int mantissa = (int)(half & 0x3FF);
         const float got = bfe_widen_f16((uint16_t)half);
-        float magnitude = exponent == 0 ? ldexpf((float)mantissa, -24) : ldexpf((float)(1024 + mantissa), exponent - 25);
+        float magnitude =
+            exponent == 0 ? ldexpf((float)mantissa, -24) : ldexpf((float)(1024 + mantissa), exponent - 25);
         if (exponent == 31)
             magnitude = mantissa == 0 ? INFINITY : NAN;
         CHECK(isnan(magnitude) ? isnan(got) : got == (half >> 15 ? -magnitude : magnitude));

@@ -30,9 +30,9 @@ int main(void) {
     test_every_character();
     CHECK(valid("") == 0);
     CHECK(valid("plain\ttext\n") == 11);
-    CHECK(valid("ok\x80") == 2);             /* a continuation alone */
-    CHECK(valid("ok\xC3(") == 2);            /* no continuation */
-    CHECK(valid("ok\xC0\x80") == 2);         /* overlong, two bytes */
+    CHECK(valid("ok\x80") == 2);     /* a continuation alone */
+    CHECK(valid("ok\xC3(") == 2);    /* no continuation */
+    CHECK(valid("ok\xC0\x80") == 2); /* overlong, two bytes */
     CHECK(valid("ok\xC1\xBF") == 2);
     CHECK(valid("ok\xE0\x9F\xBF") == 2);     /* overlong, three bytes */
     CHECK(valid("ok\xF0\x8F\xBF\xBF") == 2); /* overlong, four bytes */
