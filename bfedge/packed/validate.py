@@ -41,8 +41,8 @@ HINTS = {
     "truncated": "copy or download the file again",
     "corrupt": "the file was altered or damaged; export or copy it again",
     "wrong byte order": "the file was written for a big-endian machine; export it with this bfedge",
-    "too new": "a newer bfedge wrote this file; update bfedge",
-    "unsupported": "a newer bfedge wrote this file; update bfedge",
+    "format version too new": "a newer bfedge wrote this file; update bfedge",
+    "unsupported feature": "a newer bfedge wrote this file; update bfedge",
 }
 
 
@@ -99,7 +99,9 @@ def validate(data: bytes) -> CheckedFile:
         fail("wrong byte order" if mark == reversed_mark else "corrupt", 3, f"byte order mark {mark:#010x}")
     if major != FORMAT_MAJOR:
         fail(
-            "too new" if major > FORMAT_MAJOR else "corrupt", 4, f"format {major}.{minor}, this reads {FORMAT_MAJOR}.x"
+            "format version too new" if major > FORMAT_MAJOR else "corrupt",
+            4,
+            f"format {major}.{minor}, this reads {FORMAT_MAJOR}.x",
         )
     if file_bytes != len(data):
         fail("truncated" if file_bytes > len(data) else "corrupt", 5, f"{len(data)} bytes of {file_bytes}")
@@ -107,37 +109,38 @@ def validate(data: bytes) -> CheckedFile:
     if actual != crc:
         fail("corrupt", 6, f"checksum {actual:08x}, the header says {crc:08x}")
     if required & ~KNOWN_FEATURES:
-        fail("unsupported", 7, f"required feature bits {required & ~KNOWN_FEATURES:#x} are unknown")
+        fail("unsupported feature", 7, f"required feature bits {required & ~KNOWN_FEATURES:#x} are unknown")
     table_end = HEADER.size + ENTRY.size * count
     if header_bytes != HEADER.size or any(zero) or table_end > len(data):
         fail("corrupt", 8, "header fields")
     table = [ENTRY.unpack_from(data, HEADER.size + ENTRY.size * i) for i in range(count)]
     if any(entry[3] for entry in table):
         fail("corrupt", 8, "reserved bytes of the section table")
-    shape = check_config(data, table)
+    shape = check_config(data, table, aligned(table_end))
     sections = tuple(check_table(shape, table))
     check_layout(data, sections, table_end)
     check_features(sections, required)
-    for section in sections:
-        check_contents(data, section)
+    check_weights(data, sections)
+    check_floats(data, sections)
+    check_angles(data, sections)
     check_optional(data, shape, sections)
     return CheckedFile(shape, sections, (major, minor), Feature(required), crc)
 
 
-def check_config(data: bytes, table: list[tuple[int, ...]]) -> Shape:
-    """V9 and V10."""
+def check_config(data: bytes, table: list[tuple[int, ...]], offset: int) -> Shape:
+    """V9 and V10. `offset` is where the config has to be; V12 checks that the table agrees."""
     size = 4 * CONFIG_WORDS
     if not table or table[0][:3] != (Kind.config, NO_BLOCK, Encoding.u32) or table[0][5] != size:
         fail("corrupt", 9, "the first section is not a config")
-    if table[0][4] + size > len(data):
+    if offset + size > len(data):
         fail("corrupt", 9, "the config lies outside the file")
-    words = struct.unpack_from("<17I", data, table[0][4])
+    words = struct.unpack_from("<17I", data, offset)
     architecture, height, width, channels, patch, classes, d, f, layers, heads, experts, top_k = words[:12]
     theta_layers, phi_layers, pooling, feed_forward, scale_bits = words[12:]
     if architecture != 1:
-        fail("unsupported", 10, f"architecture {architecture}")
+        fail("unsupported feature", 10, f"architecture {architecture}")
     if feed_forward != 1:
-        fail("unsupported", 10, f"feed-forward {feed_forward}")
+        fail("unsupported feature", 10, f"feed-forward {feed_forward}")
     named = dict(
         image_height=height,
         image_width=width,
@@ -188,7 +191,7 @@ def check_table(shape: Shape, table: list[tuple[int, ...]]) -> Iterator[SectionE
             fail("corrupt", 11, f"section {want.kind.name} is missing")
         kind, block, encoding, _, offset, size = table[index]
         if kind not in Kind.__members__.values() and kind < FIRST_OPTIONAL_KIND:
-            fail("unsupported", 11, f"section kind {kind:#x} is unknown")
+            fail("unsupported feature", 11, f"section kind {kind:#x} is unknown")
         if (kind, block) != (want.kind, want.block) or encoding not in want.encodings:
             fail("corrupt", 11, f"section {index} is not the {want.kind.name} that the config demands")
         rows, columns = want.rows, want.columns
@@ -207,15 +210,15 @@ def check_table(shape: Shape, table: list[tuple[int, ...]]) -> Iterator[SectionE
     }
     for kind, block, encoding, _, offset, size in table[len(expected) :]:
         if kind not in Kind.__members__.values() and kind < FIRST_OPTIONAL_KIND:
-            fail("unsupported", 11, f"section kind {kind:#x} is unknown")
-        known = optional.get(Kind(kind)) if kind < FIRST_OPTIONAL_KIND else (encoding, 1)
-        if known is None or kind <= last or block != NO_BLOCK:
+            fail("unsupported feature", 11, f"section kind {kind:#x} is unknown")
+        allowed = optional.get(Kind(kind)) if kind < FIRST_OPTIONAL_KIND else (encoding, 1)
+        if allowed is None or kind <= last or block != NO_BLOCK:
             fail("corrupt", 11, f"section kind {kind:#x} is out of place")
-        if encoding != known[0] or size == 0 or size % known[1]:
+        if encoding != allowed[0] or size % allowed[1]:
             fail("corrupt", 11, f"section kind {kind:#x} has the wrong encoding or size")
         last = kind
-        unit = known[1] // 4 if encoding == Encoding.f32 and kind < FIRST_OPTIONAL_KIND else known[1]
-        yield SectionEntry(kind, block, encoding, offset, size, size // known[1], unit)
+        unit = allowed[1] // 4 if encoding == Encoding.f32 and kind < FIRST_OPTIONAL_KIND else allowed[1]
+        yield SectionEntry(kind, block, encoding, offset, size, size // allowed[1], unit)
 
 
 def check_layout(data: bytes, sections: tuple[SectionEntry, ...], table_end: int) -> None:
@@ -246,29 +249,47 @@ def check_features(sections: tuple[SectionEntry, ...], required: int) -> None:
         fail("corrupt", 14, f"feature bits {required:#x}, the sections use {int(used):#x}")
 
 
-def check_contents(data: bytes, section: SectionEntry) -> None:
-    """V15, V16 and V17."""
-    if section.kind >= FIRST_OPTIONAL_KIND:
-        return
-    contents = data[section.offset : section.offset + section.bytes]
-    if section.encoding in (Encoding.trits2, Encoding.trits3):
-        if not legal_trits(contents, Encoding(section.encoding), section.rows, section.columns):
-            fail("corrupt", 15, f"section {section.name} has an illegal trit")
-    elif section.encoding == Encoding.int8:
-        if b"\x80" in contents:
+def contents(data: bytes, section: SectionEntry) -> bytes:
+    return data[section.offset : section.offset + section.bytes]
+
+
+def check_weights(data: bytes, sections: tuple[SectionEntry, ...]) -> None:
+    """V15."""
+    for section in known(sections):
+        if section.encoding in (Encoding.trits2, Encoding.trits3):
+            if not legal_trits(contents(data, section), Encoding(section.encoding), section.rows, section.columns):
+                fail("corrupt", 15, f"section {section.name} has an illegal trit")
+        elif section.encoding == Encoding.int8 and b"\x80" in contents(data, section):
             fail("corrupt", 15, f"section {section.name} has a weight of -128")
-    elif section.encoding == Encoding.f32:
-        values = np.frombuffer(contents, "<f4")
+
+
+def check_floats(data: bytes, sections: tuple[SectionEntry, ...]) -> None:
+    """V16."""
+    for section in known(sections):
+        if section.encoding != Encoding.f32:
+            continue
+        values = np.frombuffer(contents(data, section), "<f4")
         if not np.isfinite(values).all():
             fail("corrupt", 16, f"section {section.name} has a value that is not finite")
-        if section.kind == Kind.golden_output:
-            return
+        if section.kind == Kind.golden_output:  # results, not parameters: finite is enough
+            continue
         if (np.abs(values) > MAX_MAGNITUDE).any():
             fail("corrupt", 16, f"section {section.name} has a value beyond {MAX_MAGNITUDE:g}")
         if Kind(section.kind).name.endswith("_scale") and not (values > 0).all():
             fail("corrupt", 16, f"section {section.name} has a scale that is not positive")
-    elif section.encoding == Encoding.f16 and not (np.abs(np.frombuffer(contents, "<f2")) <= MAX_ANGLE).all():
-        fail("corrupt", 17, f"section {section.name} has an angle beyond one turn")
+
+
+def check_angles(data: bytes, sections: tuple[SectionEntry, ...]) -> None:
+    """V17."""
+    for section in known(sections):
+        if section.encoding == Encoding.f16:
+            angles = np.frombuffer(contents(data, section), "<f2")
+            if not (np.abs(angles) <= MAX_ANGLE).all():
+                fail("corrupt", 17, f"section {section.name} has an angle beyond one turn")
+
+
+def known(sections: tuple[SectionEntry, ...]) -> Iterator[SectionEntry]:
+    return (section for section in sections if section.kind < FIRST_OPTIONAL_KIND)
 
 
 def check_optional(data: bytes, shape: Shape, sections: tuple[SectionEntry, ...]) -> None:
@@ -277,13 +298,12 @@ def check_optional(data: bytes, shape: Shape, sections: tuple[SectionEntry, ...]
     labels = by_kind.get(Kind.labels)
     if labels is not None:
         try:
-            text = data[labels.offset : labels.offset + labels.bytes].decode()
+            text = contents(data, labels).decode()
         except UnicodeDecodeError:
             fail("corrupt", 18, "labels are not UTF-8")
         if text.count("\n") != shape.classes - 1:
             fail("corrupt", 18, f"{text.count(chr(10)) + 1} labels for {shape.classes} classes")
     golden_input, golden_output = by_kind.get(Kind.golden_input), by_kind.get(Kind.golden_output)
-    if (golden_input is None) != (golden_output is None) or (
-        golden_input and golden_output and golden_input.rows != golden_output.rows
-    ):
+    cases = [0 if section is None else section.rows for section in (golden_input, golden_output)]
+    if (golden_input or golden_output) and (cases[0] != cases[1] or not cases[0]):
         fail("corrupt", 18, "golden inputs and outputs do not match")

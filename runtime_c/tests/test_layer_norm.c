@@ -79,5 +79,9 @@ int main(void) {
         x[i] = i == 0 ? 0x1p80f : 0.0f; /* var reaches infinity, so r is 0 */
     compare(LONGEST);
     CHECK(y[0] == -1024.0f);
+
+    for (size_t i = 0; i < LONGEST; i++)
+        x[i] = i % 3 == 0 ? NAN : i % 3 == 1 ? INFINITY : -INFINITY; /* cannot come up, but must not be undefined */
+    bfe_layer_norm_f32(x, gain, bias, LONGEST, y);
     return test_result();
 }

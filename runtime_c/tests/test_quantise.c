@@ -53,5 +53,8 @@ int main(void) {
     compare(x, 4);
     x[0] = 0x1p90f, x[1] = -0x1p90f, x[2] = 1.0f;
     compare(x, 3);
+
+    x[0] = NAN, x[1] = INFINITY, x[2] = -INFINITY; /* cannot come up, but must not be undefined */
+    (void)bfe_quantise_f32(x, 3, q);
     return test_result();
 }

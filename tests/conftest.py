@@ -1,0 +1,42 @@
+"""Builds of the C runtime that several tests share."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from importlib import util
+from pathlib import Path
+
+import pytest
+
+from bfedge.device.compiler import Compiler, compile_runtime, find_compiler, runtime_sources
+
+
+def compilers() -> list[Compiler]:
+    """gcc and clang, or zig's clang where there is no other."""
+    found = [find_compiler(name) for name in ("gcc", "clang") if shutil.which(name)]
+    if not shutil.which("clang") and util.find_spec("ziglang"):
+        found.append(find_compiler(f"{sys.executable} -m ziglang cc"))
+    return found
+
+
+@pytest.fixture(scope="session")
+def runtime_builds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The runtime as shared libraries, by compiler and optimisation."""
+    folder = tmp_path_factory.mktemp("runtime")
+    builds = {}
+    for number, compiler in enumerate(compilers()):
+        for level in ("-O0", "-O3"):
+            library = folder / f"libbfedge-{number}{level}.so"
+            compile_runtime(compiler, runtime_sources(), library, (level,), app=None)
+            builds[f"{compiler.version} {level}"] = library
+    return builds
+
+
+@pytest.fixture(scope="session")
+def sanitized_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The host program under the address and undefined-behaviour sanitizers, which end it at the first finding."""
+    program = tmp_path_factory.mktemp("sanitized") / "bfedge-host"
+    flags = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+    compile_runtime(find_compiler("gcc"), runtime_sources(), program, flags)
+    return program
