@@ -78,9 +78,9 @@ def embed(g: GraphBuilder, model: LoweredViT, image: Tensor) -> Tensor:
     shape, p = model.shape, model.shape.patch_size
     rows, columns = shape.image_height // p, shape.image_width // p
     with g.scope("embed"):
-        grid = g.reshape(image, -1, rows, p, columns, p, shape.channels)
+        grid = g.reshape(image, 0, rows, p, columns, p, shape.channels)
         patches = g.op("Transpose", grid, perm=[0, 1, 3, 2, 4, 5])
-        patches = g.reshape(patches, -1, rows * columns, shape.patch_columns)
+        patches = g.reshape(patches, 0, rows * columns, shape.patch_columns)
         centred = g.op("Sub", g.cast(patches, FLOAT), g.constant("128", F32(128)), name="centred")
         y = embed_patches(g, model.patch, centred)
         if shape.pooling == "class":  # a row of zeros in front: the class token is the first row of positions alone
@@ -96,10 +96,10 @@ def attention(g: GraphBuilder, shape: Shape, block: Block, z: Tensor, name: str)
     with g.scope("attention"):
         q, s = quantise(g, normed)
         qkv = multiply(g, block.qkv.weight, f"{name}.attention.qkv", q, s, block.qkv.bias)
-        parts, scales = quantise(g, g.reshape(qkv, -1, tokens, 3, heads, width), "quantise_qkv")
+        parts, scales = quantise(g, g.reshape(qkv, 0, tokens, 3, heads, width), "quantise_qkv")
         query, key, value = split_qkv(g, parts)  # [batch, heads, tokens, width] each
         query_scale, key_scale, value_scale = split_qkv(g, scales)  # [batch, heads, tokens, 1]
-        key_scale, value_scale = (g.reshape(x, -1, heads, 1, tokens) for x in (key_scale, value_scale))
+        key_scale, value_scale = (g.reshape(x, 0, heads, 1, tokens) for x in (key_scale, value_scale))
 
         transposed = g.op("Transpose", key, perm=[0, 1, 3, 2])
         scores = integer_product(g, query, transposed, width * 127 * 127, "scores")
@@ -110,7 +110,7 @@ def attention(g: GraphBuilder, shape: Shape, block: Block, z: Tensor, name: str)
         total = integer_sum(g, e, tokens * 32768, "sum")
         mixed = integer_product(g, weights, value, tokens * 127 * 127, "mix")
         mixed = g.op("Mul", mixed, g.op("Div", weight_scale, total), name="o")
-        joined = g.reshape(g.op("Transpose", mixed, perm=[0, 2, 1, 3]), -1, tokens, shape.d_model)
+        joined = g.reshape(g.op("Transpose", mixed, perm=[0, 2, 1, 3]), 0, tokens, shape.d_model)
         q, s = quantise(g, joined, "quantise_o")
         return multiply(g, block.proj.weight, f"{name}.attention.proj", q, s, block.proj.bias)
 
@@ -139,17 +139,17 @@ def experts(g: GraphBuilder, shape: Shape, layer: ButterflyExperts, h: Tensor, n
     tokens, top_k = shape.tokens, shape.top_k
     with g.scope("experts"):
         selected, weights = route(g, shape, layer, h, name)
-        x = g.reshape(h, -1, tokens, 1, shape.d_model)
+        x = g.reshape(h, 0, tokens, 1, shape.d_model)
         x = rotate(g, layer.theta, f"{name}.theta", selected, x)
         u = gelu(g, multiply(g, layer.substrate, f"{name}.substrate", *quantise(g, x, "quantise_x")))
         u = rotate(g, layer.phi, f"{name}.phi", selected, u)
-        weighted = g.op("Mul", g.reshape(weights, -1, tokens, top_k, 1), u, name="weighted")
+        weighted = g.op("Mul", g.reshape(weights, 0, tokens, top_k, 1), u, name="weighted")
         # v starts from +0.0 in NUMERICS.md; leaving that addition out can only change the sign of a zero, which section 2 drops
         ranks = g.ops("Split", top_k, weighted, axis=2, num_outputs=top_k) if top_k > 1 else [weighted]
         v = ranks[0]
         for rank in ranks[1:]:
             v = g.op("Add", v, rank)
-        v = g.reshape(v, -1, tokens, shape.d_ff)
+        v = g.reshape(v, 0, tokens, shape.d_ff)
         return multiply(g, layer.down, f"{name}.down", *quantise(g, v, "quantise_v"))
 
 
