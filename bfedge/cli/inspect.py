@@ -20,11 +20,9 @@ def command(file: Path, as_json: bool) -> None:
     The whole file is checked first.
     """
     from bfedge.packed.layout import Encoding
-    from bfedge.packed.reader import read_packed
-    from bfedge.packed.validate import validate
+    from bfedge.packed.validate import read_checked
 
-    data = read_packed(file)
-    checked = validate(data)
+    data, checked = read_checked(file)
     digest = hashlib.sha256(data).hexdigest()
     shape = {**dataclasses.asdict(checked.shape), "tokens": checked.shape.tokens}
     features = [f.name for f in type(checked.features) if f in checked.features and f.name]

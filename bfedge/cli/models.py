@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bfedge.cli.output import needs
-from bfedge.errors import BfedgeError
 from bfedge.lowered.model import LoweredViT, TernaryEncoding
 
 if TYPE_CHECKING:
@@ -35,16 +34,11 @@ def lower_checkpoint(checkpoint: Checkpoint, ternary: str) -> LoweredViT:
 
 
 def packed_bytes(path: Path, ternary: str) -> bytes:
-    """The packed file of a checkpoint, of a .bfe file or of an exported folder."""
-    from bfedge.packed.reader import read_packed
-    from bfedge.packed.writer import pack
+    """The packed file of a checkpoint, of a .bfe file or of an exported folder. Raises BfedgeError if there is none."""
+    from bfedge.packed.validate import read_checked
 
     if is_checkpoint(path):
+        from bfedge.packed.writer import pack
+
         return pack(lower_checkpoint(open_checkpoint(path), ternary))
-    if path.is_dir():
-        path = path / "model.bfe"
-    if not path.exists():
-        raise BfedgeError(
-            f"there is no `{path}`", "give a checkpoint, a .bfe file or a folder that `bfedge export` wrote"
-        )
-    return read_packed(path)
+    return read_checked(path / "model.bfe" if path.is_dir() else path)[0]

@@ -23,6 +23,7 @@ class GraphBuilder:
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, onnx.TensorProto] = {}
+        self.value_infos: list[onnx.ValueInfoProto] = []
         self._scope = ""
         self._names: set[str] = set()
 
@@ -53,6 +54,14 @@ class GraphBuilder:
     def reshape(self, x: Tensor, *dimensions: int) -> Tensor:
         """0 keeps the dimension in its place, -1 is what is left."""
         return self.op("Reshape", x, self.integers(*dimensions))
+
+    def declare(self, x: Tensor, *dimensions: int) -> Tensor:
+        """Says that x is float32 [batch, *dimensions], where shape inference loses sight of the batch.
+
+        Tensors of unknown size are never reused by onnxruntime and make it load a graph in quadratic time.
+        """
+        self.value_infos.append(helper.make_tensor_value_info(x, FLOAT, ["batch", *dimensions]))
+        return x
 
     def initializer(self, name: str, values: NDArray[Any]) -> Tensor:
         """A parameter of the model. Names with dots, such as `block0.attention.qkv.weight`, must be unique."""

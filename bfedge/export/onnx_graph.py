@@ -58,7 +58,9 @@ def to_onnx(model: LoweredViT) -> onnx.ModelProto:
     output = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", shape.classes])
     if (size := sum(len(t.raw_data) for t in g.initializers.values())) > MAX_PROTOBUF:
         raise BfedgeError(f"the weights have {size} bytes; an ONNX file holds at most {MAX_PROTOBUF}")
-    graph = helper.make_graph(g.nodes, "bfedge", [image], [output], list(g.initializers.values()))
+    graph = helper.make_graph(
+        g.nodes, "bfedge", [image], [output], list(g.initializers.values()), value_info=g.value_infos
+    )
     result = helper.make_model(
         graph,
         opset_imports=[helper.make_opsetid("", OPSET)],
@@ -85,6 +87,7 @@ def embed(g: GraphBuilder, model: LoweredViT, image: Tensor) -> Tensor:
         y = embed_patches(g, model.patch, centred)
         if shape.pooling == "class":  # a row of zeros in front: the class token is the first row of positions alone
             y = g.op("Pad", y, g.integers(1, 0), "", g.integers(1))
+            g.declare(y, shape.tokens, shape.d_model)
         return g.op("Add", y, g.initializer("position", model.position))
 
 
@@ -105,7 +108,7 @@ def attention(g: GraphBuilder, shape: Shape, block: Block, z: Tensor, name: str)
         scores = integer_product(g, query, transposed, width * 127 * 127, "scores")
         scaled = g.op("Mul", query_scale, g.constant("attention", shape.attention_scale))
         t = g.op("Mul", scores, g.op("Mul", scaled, key_scale), name="t")
-        e = exp2fix(g, g.op("Sub", t, g.op("ReduceMax", t, g.integers(-1))))
+        e = exp2fix(g, g.op("Sub", t, g.op("ReduceMax", t, g.integers(-1))), heads, tokens, tokens)
         weights, weight_scale = quantise(g, g.op("Mul", e, value_scale, name="g"), "quantise_g")
         total = integer_sum(g, e, tokens * 32768, "sum")
         mixed = integer_product(g, weights, value, tokens * 127 * 127, "mix")
@@ -130,7 +133,7 @@ def route(g: GraphBuilder, shape: Shape, layer: ButterflyExperts, h: Tensor, nam
             selected, _ = g.ops("TopK", 2, selected, g.integers(shape.top_k), name="ascending", largest=0)
         chosen = g.op("GatherElements", logits, selected, axis=-1)
         best = g.op("ReduceMax", chosen, g.integers(-1))
-        e = exp2fix(g, g.op("Mul", g.op("Sub", chosen, best), g.constant("log2e", LOG2E)))
+        e = exp2fix(g, g.op("Mul", g.op("Sub", chosen, best), g.constant("log2e", LOG2E)), shape.tokens, shape.top_k)
         return selected, g.op("Div", e, integer_sum(g, e, shape.top_k * 32768, "sum"), name="weights")
 
 
@@ -140,9 +143,10 @@ def experts(g: GraphBuilder, shape: Shape, layer: ButterflyExperts, h: Tensor, n
     with g.scope("experts"):
         selected, weights = route(g, shape, layer, h, name)
         x = g.reshape(h, 0, tokens, 1, shape.d_model)
-        x = rotate(g, layer.theta, f"{name}.theta", selected, x)
-        u = gelu(g, multiply(g, layer.substrate, f"{name}.substrate", *quantise(g, x, "quantise_x")))
-        u = rotate(g, layer.phi, f"{name}.phi", selected, u)
+        x = rotate(g, layer.theta, f"{name}.theta", selected, x, tokens, 1)
+        u = multiply(g, layer.substrate, f"{name}.substrate", *quantise(g, x, "quantise_x"))
+        u = gelu(g, u, tokens, top_k, shape.d_ff)
+        u = rotate(g, layer.phi, f"{name}.phi", selected, u, tokens, top_k)
         weighted = g.op("Mul", g.reshape(weights, 0, tokens, top_k, 1), u, name="weighted")
         # v starts from +0.0 in NUMERICS.md; leaving that addition out can only change the sign of a zero, which section 2 drops
         ranks = g.ops("Split", top_k, weighted, axis=2, num_outputs=top_k) if top_k > 1 else [weighted]

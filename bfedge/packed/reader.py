@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bfedge.errors import BfedgeError
 from bfedge.lowered.model import (
     Block,
     ButterflyExperts,
@@ -31,14 +29,6 @@ class PackedModel:
     model: LoweredViT
     golden: Golden | None
     checked: CheckedFile
-
-
-def read_packed(path: Path) -> bytes:
-    """The file's bytes. Raises BfedgeError if it cannot be read."""
-    try:
-        return path.read_bytes()
-    except OSError as problem:
-        raise BfedgeError(f"cannot read `{path}`: {problem.strerror}") from None
 
 
 def unpack(data: bytes) -> PackedModel:

@@ -6,6 +6,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
@@ -80,6 +81,23 @@ class CheckedFile:
     version: tuple[int, int]
     features: Feature
     crc: int
+
+
+def read_checked(path: Path) -> tuple[bytes, CheckedFile]:
+    """The bytes of a packed file and what they contain.
+
+    Raises BfedgeError, naming the file, if it cannot be read or breaks a rule.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as problem:
+        hint = "`bfedge export` writes a .bfe file" if isinstance(problem, FileNotFoundError) else None
+        raise BfedgeError(f"cannot read `{path}`: {problem.strerror}", hint) from None
+    try:
+        return data, validate(data)
+    except BadFileError as problem:
+        problem.message = f"`{path}`: {problem.message}"
+        raise
 
 
 def fail(status: str, rule: int, detail: str) -> NoReturn:

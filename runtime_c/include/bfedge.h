@@ -144,10 +144,10 @@ typedef void (*bfe_trace)(void *context, bfe_stage stage, uint32_t block, const 
 
 /* Options of bfe_run and bfe_workspace_size; NULL or all zero gives the defaults. */
 typedef struct bfe_options {
-    uint32_t
-        tile_tokens; /* tokens that go through the experts together, 1..tokens; 0 (or more) means all. Fewer need less
-                        workspace and expand the rotation tables more often. The result's bits do not depend on it. */
-    bfe_trace trace; /* may be NULL */
+    /* Tokens that go through the experts together, 1..tokens; 0 (or more) means all. Fewer need less workspace and
+       expand the rotation tables more often. The result's bits do not depend on it. */
+    uint32_t tile_tokens;
+    bfe_trace trace;     /* may be NULL */
     void *trace_context; /* passed through to trace */
 } bfe_options;
 

@@ -4,14 +4,14 @@
 #include <stddef.h>
 
 /* A byte of which the first `used` trits count. Unused trits, at the end of a row, are 0: what is left of the byte
- * after the used ones is the code 1, repeated. */
+ * after the used ones is the code 1, repeated; after all of them, 0. */
 static int is_bad_trits2(uint8_t byte, uint32_t used) {
     return (byte & byte >> 1 & 0x55) != 0 || byte >> 2 * used != 0x55 >> 2 * used;
 }
 
 static int is_bad_trits3(uint8_t byte, uint32_t used) {
     static const uint8_t power[6] = {1, 3, 9, 27, 81, 243};
-    return byte >= power[5] || byte / power[used] != (power[5 - used] - 1) / 2;
+    return byte / power[used] != (power[5 - used] - 1) / 2;
 }
 
 uint32_t bfe_scan_weight(const uint8_t *weight, uint32_t bytes, uint16_t encoding, uint32_t columns) {

@@ -47,6 +47,8 @@ static void test_v6_to_v9(void) {
     file = full_file();
     put_u32(file.bytes + 32, 0);
     expect(&file, (expectation){9, BFE_CORRUPT, 32, 0, NONE, 0});
+    put_u32(file.bytes + 32, (uint32_t)((file.size - 64) / 16 + 1));
+    expect(&file, (expectation){8, BFE_CORRUPT, 32, 0, NONE, 0});
     put_u32(file.bytes + 32, (uint32_t)((file.size - 64) / 16)); /* a table up to the end of the file; config outside */
     for (size_t at = 70; at < file.size; at += 16)
         put_u16(file.bytes + at, 0);

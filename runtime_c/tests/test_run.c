@@ -47,6 +47,36 @@ static size_t run_guarded(const opened *o, const bfe_options *options, uint8_t f
     return used;
 }
 
+static size_t piece(size_t count, size_t element_bytes) { return (count * element_bytes + 15) / 16 * 16; }
+
+static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
+
+static size_t half_padded(size_t width) {
+    size_t half = 1;
+    while (2 * half < width)
+        half *= 2;
+    return half;
+}
+
+/* What a run has to keep at the same time, stated once more. */
+static size_t expected_workspace(const bfe_config *c, size_t tile) {
+    const size_t d = c->d_model, f = c->d_ff, tokens = c->tokens, f32 = sizeof(float);
+    const size_t embed = piece(c->patch_columns, 1);
+    const size_t project = piece(d, f32) + piece(d, 1) + piece(3 * d, f32);
+    const size_t attend =
+        piece(tokens, f32) + piece(tokens, 1) + piece(d / c->heads, f32) + 2 * piece(d, f32) + piece(d, 1);
+    const size_t attention = piece(3 * tokens * d, 1) + piece(3 * tokens * c->heads, f32) + larger(project, attend);
+    const size_t route = piece(d, 1) + piece(c->experts, f32);
+    const size_t tables =
+        2 * piece(c->theta_layers * half_padded(d), f32) + 2 * piece(c->phi_layers * half_padded(f), f32);
+    const size_t expert = tables + piece(2 * half_padded(d), f32) + piece(d, 1) + piece(2 * half_padded(f), f32);
+    const size_t down = piece(f, 1) + piece(d, f32);
+    const size_t experts = piece(tile * d, f32) + piece(tile * f, f32) + piece(tile * c->top_k, f32) +
+                           piece(tile * c->top_k, 2) + larger(larger(route, expert), down);
+    const size_t head = 2 * piece(d, f32) + piece(d, 1);
+    return piece(tokens * d, f32) + larger(larger(embed, attention), larger(experts, head));
+}
+
 static void test_bits_and_workspace(int plan) {
     opened o = open_plan(plan);
     const model_file before = copy_file(o.file.bytes, o.file.size);
@@ -68,6 +98,7 @@ static void test_bits_and_workspace(int plan) {
     for (uint32_t tile = 1; tile <= tokens + 2; tile++) {
         const bfe_options options = {tile, NULL, NULL};
         const size_t size = bfe_workspace_size(&o.model, &options);
+        CHECK(size == expected_workspace(&o.model.config, tile < tokens ? tile : tokens));
         CHECK(size >= previous && size <= need && (tile < tokens || size == need));
         previous = size;
         (void)run_guarded(&o, &options, 0x5A, other);

@@ -1,0 +1,409 @@
+"""The torch model against the paper: Algorithms 1 and 2, AbsMean, the losses, routing and the baselines."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bfedge.config import ViTConfig, config_from_dict
+from bfedge.lowered import reference
+from bfedge.lowered.model import Int8Matrix
+from bfedge.model import layers
+from bfedge.model.experts import FEED_FORWARD, ButterflyExperts, Router, Routing
+from bfedge.model.layers import float_arithmetic, quantise_activations, quantise_rows, ternary
+from bfedge.model.losses import load_balance, spatial_smoothness, training_loss
+from bfedge.model.rotation import Rotation
+from bfedge.model.vit import ViT
+from tests.random_models import random_config
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def in_double(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trits are computed in float32 whatever the model's type is; here they multiply float64."""
+    original = layers.ternary
+    monkeypatch.setattr(layers, "ternary", lambda weight: tuple(part.double() for part in original(weight)))
+
+
+# ---------------------------------------------------------------- Algorithms 1 and 2
+
+
+def algorithm_1(x: Tensor, angles: Tensor) -> Tensor:
+    """Literally: x [tokens, d], angles [layers, d' / 2]."""
+    width, padded = x.shape[1], 2 * angles.shape[1]
+    x = torch.cat([x, x.new_zeros(len(x), padded - width)], 1)
+    for layer in angles:
+        rotated = torch.empty_like(x)
+        even, odd = x[:, 0::2], x[:, 1::2]
+        rotated[:, 0::2] = layer.cos() * even - layer.sin() * odd
+        rotated[:, 1::2] = layer.sin() * even + layer.cos() * odd
+        shuffled = torch.empty_like(x)
+        for j in range(padded // 2):
+            shuffled[:, 2 * j] = rotated[:, j]
+            shuffled[:, 2 * j + 1] = rotated[:, j + padded // 2]
+        x = shuffled
+    return x[:, :width]
+
+
+def abs_mean(weight: Tensor) -> Tensor:
+    """Equation 6, with gamma rounded once to float32 as NUMERICS.md demands."""
+    w = weight.detach().numpy().astype(np.float32)
+    gamma = np.float32(np.abs(w.astype(np.float64)).mean())
+    trits = np.clip(np.rint(w / (gamma + np.float32(1e-8))), -1, 1)
+    return torch.from_numpy(trits.astype(np.float64) * float(gamma))
+
+
+def algorithm_2(layer: ButterflyExperts, h: Tensor, top_k: int) -> Tensor:
+    """Lines 5 to 15, expert by expert, the down projection once a pair. h [tokens, d_model]."""
+    substrate = abs_mean(layer.substrate.weight)
+    down = abs_mean(layer.down.weight) if layer.down.kind == "ternary" else layer.down.weight
+    g = h @ layer.router.gate.weight.T
+    experts = g.shape[1]
+    chosen = [sorted(range(experts), key=lambda e, row=row: (-float(row[e]), e))[:top_k] for row in g]
+    out = torch.zeros_like(h)
+    for expert in range(experts):
+        members = [t for t in range(len(h)) if expert in chosen[t]]
+        if not members:
+            continue
+        weights = torch.stack([g[t, expert].exp() / g[t, chosen[t]].exp().sum() for t in members])
+        x = algorithm_1(h[members], layer.theta.angles[expert])
+        u = x @ substrate.T
+        u = u * 0.5 * (1 + torch.erf(u / math.sqrt(2)))
+        u = algorithm_1(u, layer.phi.angles[expert])
+        out[members] += weights[:, None] * (u @ down.T)
+    return out
+
+
+@pytest.mark.parametrize("number", range(60))
+def test_experts_are_algorithm_2(number: int, in_double: None) -> None:
+    config = random_config(number)
+    torch.manual_seed(number)
+    layer = ButterflyExperts(config)
+    with torch.no_grad():
+        layer.theta.angles.normal_(0, 1.5)
+        layer.phi.angles.normal_(0, 1.5)
+    layer = layer.double()
+    h = torch.randn(3, 7, config.d_model, dtype=torch.float64)
+    with float_arithmetic(layer), torch.no_grad():
+        out, routing = layer(h)
+        expected = algorithm_2(layer, h.flatten(0, 1), config.top_k)
+    assert out.dtype == torch.float64
+    assert float(expected.abs().max()) > 1e-3
+    assert torch.allclose(out.flatten(0, 1), expected, rtol=0, atol=1e-10 * float(expected.abs().max()))
+    assert routing.selected.shape == (3, 7, config.top_k)
+
+
+def test_the_shapes_above_cover_what_they_should() -> None:
+    configs = [random_config(number) for number in range(60)]
+    assert {c.top_k for c in configs} == {1, 2, 3, 4}
+    assert {c.rotation_layers for c in configs} >= {1, 2, 3, "full"}
+    assert {c.projection_weights for c in configs} == {"int8", "ternary"}
+    assert any(c.d_model & (c.d_model - 1) for c in configs)
+    assert any(c.d_ff & (c.d_ff - 1) for c in configs)
+
+
+@pytest.mark.parametrize(("width", "depth"), [(2, 1), (8, 2), (16, 4), (64, 6), (128, 3)])
+def test_a_rotation_of_a_power_of_two_is_orthogonal(width: int, depth: int) -> None:
+    rotation = Rotation(width, 3, depth).double()
+    nn.init.normal_(rotation.angles, 0, 2)
+    expert = torch.full((width,), 2)
+    with float_arithmetic(rotation), torch.no_grad():
+        matrix = rotation(torch.eye(width, dtype=torch.float64), expert)
+        x = torch.randn(width, width, dtype=torch.float64)
+        assert torch.allclose(rotation(x, expert).norm(dim=1), x.norm(dim=1), atol=0, rtol=1e-12)
+    assert torch.allclose(matrix @ matrix.T, torch.eye(width, dtype=torch.float64), atol=1e-12)
+    assert not torch.allclose(matrix, torch.eye(width, dtype=torch.float64), atol=0.1)
+
+
+def test_a_rotation_of_another_width_loses_no_more_than_the_padding() -> None:
+    rotation = Rotation(11, 1, 3).double()
+    nn.init.normal_(rotation.angles, 0, 2)
+    x = torch.randn(50, 11, dtype=torch.float64)
+    with float_arithmetic(rotation), torch.no_grad():
+        y = rotation(x, torch.zeros(50, dtype=torch.int64))
+    assert y.shape == x.shape
+    assert bool((y.norm(dim=1) < x.norm(dim=1)).all())
+
+
+def test_angles_start_small_and_different_for_every_expert() -> None:
+    angles = Rotation(64, 8, 2).angles.detach()  # equation 10
+    assert 0.008 < float(angles.std()) < 0.012
+    assert len({tuple(row.flatten().tolist()) for row in angles}) == 8
+
+
+def test_every_expert_rotates_in_its_own_way() -> None:
+    rotation = Rotation(16, 2, 4)
+    nn.init.normal_(rotation.angles, 0, 1)
+    x = torch.randn(1, 16).expand(2, -1)
+    with float_arithmetic(rotation):
+        y = rotation(x, torch.tensor([0, 1]))
+    assert not torch.allclose(y[0], y[1])
+
+
+# ---------------------------------------------------------------- quantisation
+
+
+def test_abs_mean_by_hand() -> None:
+    # mean |w| = 8.1 / 6 = 1.35; w / gamma rounds to 0 up to and including half of it, 0.675
+    trits, gamma = ternary(torch.tensor([[0.1, -0.6, 0.7], [-0.7, 5.0, -1.0]]))
+    assert trits.tolist() == [[0, 0, 1], [-1, 1, -1]]
+    assert float(gamma) == pytest.approx(1.35, rel=1e-6)
+
+
+def test_abs_mean_of_zeros() -> None:
+    trits, gamma = ternary(torch.zeros(3, 4))
+    assert trits.abs().sum() == 0
+    assert 0 < float(gamma) < 1e-20
+
+
+def test_abs_mean_keeps_a_ternary_matrix() -> None:
+    weight = torch.tensor([[0.5, -0.5], [-0.5, 0.5]])
+    trits, gamma = ternary(weight)
+    assert torch.equal(trits * gamma, weight)
+
+
+def test_rows_are_scaled_by_their_largest_value() -> None:
+    values, scales = quantise_rows(torch.tensor([[1.27, -0.635, 0.0], [0.0, 0.0, 0.0], [1e-3, -2e-3, 4e-6]]))
+    assert values.tolist() == [[127, -64, 0], [0, 0, 0], [64, -127, 0]]  # -63.5 and 63.5 go to even
+    assert scales[:, 0].tolist() == pytest.approx([0.01, 2.0**-100 / 127, 2e-3 / 127])
+
+
+def dequantised_ternary(w: Tensor) -> Tensor:
+    trits, gamma = ternary(w)
+    return trits * gamma
+
+
+def dequantised_rows(w: Tensor) -> Tensor:
+    values, scales = quantise_rows(w)
+    return values * scales
+
+
+def dequantised_activations(w: Tensor) -> Tensor:
+    values, scales = quantise_activations(w, through=True)
+    return values * scales
+
+
+@pytest.mark.parametrize("quantise", [dequantised_ternary, dequantised_rows, dequantised_activations])
+def test_gradients_pass_straight_through(quantise) -> None:
+    w = torch.randn(5, 7, requires_grad=True)
+    upstream = torch.randn(5, 7)
+    y = quantise(w)
+    assert not torch.equal(y, w)
+    (y * upstream).sum().backward()
+    assert w.grad is not None
+    assert torch.allclose(w.grad, upstream, rtol=1e-5, atol=1e-6)
+
+
+def test_angles_are_deployed_in_binary16_within_one_turn_and_keep_their_gradient() -> None:
+    rotation = Rotation(4, 1, 1)
+    with torch.no_grad():
+        rotation.angles.copy_(torch.tensor([[[0.1, 7.0]]]))
+    angles = rotation.train().binary16_angles()
+    expected = np.array([0.1, 7.0 - 2 * math.pi], np.float16)
+    assert np.allclose(angles.detach().numpy(), expected, rtol=0, atol=1e-6)
+    assert np.array_equal(rotation.eval().binary16_angles().detach().numpy().ravel(), expected.astype(np.float32))
+    angles.sum().backward()
+    assert rotation.angles.grad is not None
+    assert torch.equal(rotation.angles.grad, torch.ones(1, 1, 2))
+
+
+# ---------------------------------------------------------------- losses
+
+
+def routing_of(logits: Tensor, top_k: int) -> Routing:
+    selected = torch.argsort(logits.detach(), dim=-1, descending=True, stable=True)[..., :top_k].sort(-1).values
+    return Routing(logits, selected, logits.gather(-1, selected).softmax(-1))
+
+
+def test_load_balance_of_even_and_of_collapsed_routing() -> None:
+    even = torch.eye(4).repeat(2, 3, 1)  # 2 images, 12 tokens, each expert 6 times
+    assert float(load_balance(routing_of(even, 1))) == pytest.approx(1)
+    collapsed = torch.zeros(2, 12, 4)
+    collapsed[..., 2] = 9
+    assert float(load_balance(routing_of(collapsed, 1))) == pytest.approx(4)
+    half = torch.zeros(2, 12, 4)
+    half[..., :2] = 9  # top-2, always the same two: 4 * (1/4 + 1/4)
+    assert float(load_balance(routing_of(half, 2))) == pytest.approx(2)
+
+
+def test_load_balance_pushes_the_crowded_expert_down() -> None:
+    logits = torch.zeros(2, 6, 3)
+    logits[..., 1] = 1
+    logits.requires_grad_()
+    load_balance(routing_of(logits, 1)).backward()
+    assert logits.grad is not None
+    assert bool((logits.grad[..., 1] > 0).all())
+    assert bool((logits.grad[..., 0] < 0).all())
+
+
+def test_spatial_smoothness_is_equation_9() -> None:
+    g = torch.randn(3, 5, 4, dtype=torch.float64)
+    by_hand = 0.0
+    for image in range(3):
+        for t in range(1, 5):
+            by_hand += sum(float(g[image, t, e] - g[image, t - 1, e]) ** 2 for e in range(4))
+    by_hand /= 3 * (5 - 1)
+    assert float(spatial_smoothness(routing_of(g, 1), class_token=False)) == pytest.approx(by_hand)
+    with_class_token = torch.cat([torch.full((3, 1, 4), 1e3, dtype=torch.float64), g], 1)
+    assert float(spatial_smoothness(routing_of(with_class_token, 1), class_token=True)) == pytest.approx(by_hand)
+
+
+def test_spatial_smoothness_of_one_patch_and_of_equal_patches() -> None:
+    assert float(spatial_smoothness(routing_of(torch.randn(2, 1, 4), 1), class_token=False)) == 0
+    assert float(spatial_smoothness(routing_of(torch.randn(2, 2, 4), 1), class_token=True)) == 0
+    assert float(spatial_smoothness(routing_of(torch.randn(2, 1, 4).expand(2, 6, 4), 1), class_token=False)) == 0
+
+
+def test_the_total_has_the_papers_weights() -> None:
+    logits, target = torch.randn(3, 5), torch.tensor([0, 4, 2])
+    routings = [routing_of(torch.randn(3, 6, 4), 2) for _ in range(3)]
+    losses = training_loss(logits, target, routings, class_token=False)
+    cross_entropy = -logits.log_softmax(1)[range(3), target].mean()
+    balance = sum(float(load_balance(r)) for r in routings)
+    smoothness = sum(float(spatial_smoothness(r, False)) for r in routings)
+    assert float(losses.cross_entropy) == pytest.approx(float(cross_entropy))
+    assert float(losses.balance) == pytest.approx(balance)
+    assert float(losses.smoothness) == pytest.approx(smoothness)
+    assert float(losses.total) == pytest.approx(float(cross_entropy) + 0.05 * balance + 0.005 * smoothness)
+
+
+# ---------------------------------------------------------------- ties
+
+# Rows of one constant have equal logits wherever the constant is equal.
+TIES = [
+    ([1.0, 3.0, 3.0, 2.0, 3.0], 2, [1, 2]),
+    ([0.0] * 7, 3, [0, 1, 2]),
+    ([2.0, 1.0, 1.0, 1.0], 2, [0, 1]),
+    ([-1.0] * 40 + [0.0] * 60, 4, [40, 41, 42, 43]),
+]
+
+
+@pytest.mark.parametrize(("rows", "top_k", "expected"), TIES)
+@pytest.mark.parametrize("training", [True, False])
+def test_the_lower_index_wins_a_tie_in_torch(
+    rows: list[float], top_k: int, expected: list[int], training: bool
+) -> None:
+    router = Router(6, len(rows), top_k).train(training)
+    with torch.no_grad():
+        router.gate.weight.copy_(torch.tensor(rows)[:, None].expand(-1, 6))
+    routing = router(torch.ones(2, 3, 6))
+    assert routing.selected.tolist() == [[expected] * 3] * 2
+    assert torch.allclose(routing.weights.sum(-1), torch.ones(2, 3))
+
+
+@pytest.mark.parametrize(("rows", "top_k", "expected"), TIES)
+def test_the_lower_index_wins_a_tie_in_the_reference(rows: list[float], top_k: int, expected: list[int]) -> None:
+    values = np.sign(rows).astype(np.int8)[:, None] * np.full((1, 6), 127, np.int8)
+    scales = np.maximum(np.abs(np.array(rows, np.float32)), np.float32(2.0**-100))
+    layer = SimpleNamespace(router=Int8Matrix(np.ascontiguousarray(values), scales))
+    selected, weights = reference.route(layer, np.ones((2, 3, 6), np.float32), top_k)  # type: ignore[arg-type]
+    assert selected.tolist() == [[expected] * 3] * 2
+    assert np.allclose(weights.sum(-1), 1)
+
+
+# ---------------------------------------------------------------- the three feed-forward kinds
+
+
+def small(feed_forward: str, **fixed: object) -> ViTConfig:
+    values: dict = dict(image_height=8, image_width=8, channels=1, patch_size=2, classes=5, d_model=24, d_ff=40)
+    return config_from_dict(values | dict(layers=2, heads=3, experts=4, top_k=2, feed_forward=feed_forward) | fixed)
+
+
+@pytest.mark.parametrize("feed_forward", FEED_FORWARD)
+@pytest.mark.parametrize("pooling", ["mean", "class"])
+@pytest.mark.parametrize("projection_weights", ["int8", "ternary"])
+def test_every_kind_trains_a_step(feed_forward: str, pooling: str, projection_weights: str) -> None:
+    config = small(feed_forward, pooling=pooling, projection_weights=projection_weights)
+    model = ViT(config).train()
+    images, target = torch.randint(0, 256, (16, 8, 8, 1)).float(), torch.randint(0, 5, (16,))
+    logits, routings = model.forward_with_routing(images)
+    assert logits.shape == (16, 5)
+    assert len(routings) == (0 if feed_forward == "dense" else config.layers)
+    before = training_loss(logits, target, routings, pooling == "class").total
+    assert math.isfinite(before.item())
+    before.backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert bool(parameter.grad.isfinite().all()), name
+        assert float(parameter.grad.abs().max()) > 0, name
+    optimiser = torch.optim.AdamW(model.parameters(), 1e-3)
+    optimiser.step()
+    with torch.no_grad():
+        logits, routings = model.forward_with_routing(images)
+        after = training_loss(logits, target, routings, pooling == "class").total
+        assert after < before
+        model.eval()
+        with float_arithmetic(model):
+            assert bool(model(images).isfinite().all())
+        assert bool(model(images).isfinite().all())
+
+
+@pytest.mark.parametrize("feed_forward", ["butterfly", "standard"])
+def test_routing_is_complete(feed_forward: str) -> None:
+    model = ViT(small(feed_forward)).train()
+    _, routings = model.forward_with_routing(torch.randint(0, 256, (3, 8, 8, 1)).float())
+    for routing in routings:
+        assert routing.logits.shape == (3, 16, 4)
+        assert routing.selected.shape == routing.weights.shape == (3, 16, 2)
+        assert bool((routing.selected[..., 0] < routing.selected[..., 1]).all())
+        assert torch.allclose(routing.weights.sum(-1), torch.ones(3, 16))
+
+
+def test_float_arithmetic_ends_with_the_block() -> None:
+    model = ViT(small("butterfly")).eval()
+    images = torch.randint(0, 256, (4, 8, 8, 1))
+    with torch.no_grad():
+        before = model(images)
+        with float_arithmetic(model):
+            in_float = model(images)
+        assert torch.equal(model(images), before)
+    assert not torch.equal(in_float, before)
+    assert float((in_float - before).abs().max()) < 0.2
+
+
+# Table 1 of ButterflyViT prints 5.66, 31.35 and 5.58 M. The butterfly model and the dense one (whose feed-forward
+# layer holds an up AND a down matrix, as 2 * 256 * 1024 a layer, and which has neither router nor angles) come out as
+# printed. The standard one is 31.28 M here: 7 layers * 8 experts * 2 * 256 * 1024 = 29.36 M in experts and the same
+# 1.92 M around them. The paper has 0.07 M more, which is what biases in its experts would add:
+# 7 * 8 * (1024 + 256) = 71,680; equation 1 has no biases, and neither have ours.
+EXPERT_BIASES = 7 * 8 * (1024 + 256)
+
+
+@pytest.mark.parametrize(
+    ("feed_forward", "printed", "unexplained"),
+    [("butterfly", 5.66e6, 0), ("standard", 31.35e6, EXPERT_BIASES), ("dense", 5.58e6, 0)],
+)
+def test_parameters_of_the_cifar_100_model(feed_forward: str, printed: float, unexplained: int) -> None:
+    config = config_from_dict(
+        dict(
+            image_height=32,
+            image_width=32,
+            channels=3,
+            patch_size=4,
+            classes=100,
+            d_model=256,
+            d_ff=1024,
+            layers=7,
+            heads=4,
+            experts=8,
+            top_k=2,
+            pooling="class",
+            feed_forward=feed_forward,
+        )
+    )
+    with torch.device("meta"):
+        model = ViT(config)
+    ours = sum(p.numel() for p in model.parameters())
+    assert abs(ours + unexplained - printed) < 0.005e6 + 1  # the table's last digit, rounded
+    angles = sum(p.numel() for name, p in model.named_parameters() if name.endswith("angles"))
+    assert angles == (7 * 8 * 2 * (128 + 512) if feed_forward == "butterfly" else 0)
+    assert all(b.experts.theta.angles[0].numel() == 256 for b in model.blocks if feed_forward == "butterfly")
