@@ -65,4 +65,8 @@ def test_a_c_project_can_use_it_and_the_readme_program_works(tmp_path: Path, way
     run("cmake", "--build", tmp_path / "c")
     model = random_lowered(3)
     (tmp_path / "model.bfe").write_bytes(pack(model, golden_vectors(model, random_images(model, 2, 3))))
-    assert run(tmp_path / "c" / "consumer", tmp_path / "model.bfe").strip()
+    printed = run(tmp_path / "c" / "consumer", cwd=tmp_path).splitlines()
+    assert len(printed) == model.shape.classes
+    for line in printed:
+        logit, expected = re.fullmatch(r"\d+: (\S+), expected (\S+)", line).groups()  # type: ignore[union-attr]
+        assert logit == expected

@@ -1,8 +1,9 @@
-"""The operations of NUMERICS.md as ONNX nodes, one function a section; each mirrors its namesake in lowered/arithmetic.py.
+"""The operations of NUMERICS.md as ONNX nodes, one function a section, named as in lowered/arithmetic.py.
 
-Integers travel as floating point: MatMul and ReduceSum of integers are exact, whatever their order, while every partial sum stays
-below 2^24 (binary32) or 2^53 (binary64), and the tensors' bounds prove which one suffices. MatMulInteger is no alternative: on x86-64
-onnxruntime runs int8 x int8 through scalar code, and its uint8 x int8 kernels saturate on processors without VNNI.
+Integers travel as floating point: MatMul and ReduceSum of integers are exact in any order while no partial sum exceeds
+2^24 (binary32) or 2^53 (binary64), and the weights and dimensions prove which one suffices. MatMulInteger is no
+alternative: on most x86-64 processors onnxruntime runs int8 x int8 through scalar code, and its uint8 x int8 kernels
+saturate on those without VNNI.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def product_bound(weight: NDArray[np.int8], largest: int) -> int:
 
 
 def weight(g: GraphBuilder, matrix: Matrix, name: str) -> tuple[Tensor, Tensor]:
-    """Transposed integers [columns, rows] and scales [rows] or [1], float32, from the small initializers of the file."""
+    """Integers [columns, rows] and scales [rows] or [1], float32, from the initializers that the file holds."""
     with g.scope("weight"):
         if isinstance(matrix, TernaryMatrix):
             scales = np.array([matrix.scale], np.float32)
@@ -131,10 +132,11 @@ def layer_norm(g: GraphBuilder, x: Tensor, norm: LayerNorm, name: str) -> Tensor
         mean = g.op("Mul", g.op("Div", g.cast(s1, FLOAT), g.constant(f"{n}.0", F32(n))), s, name="mean")
         over_n2 = g.op("Div", g.cast(v, FLOAT), g.constant(f"{n * n}.0", F32(n * n)))
         var = g.op("Mul", g.op("Mul", over_n2, s), s, name="var")
-        # Vectorised binary32 square roots are not correctly rounded everywhere. A binary64 one, even wrong in its last bit, rounds to the
-        # right binary32.
+        # Vectorised binary32 square roots are not correctly rounded everywhere. A binary64 one, even wrong in its last
+        # bit, rounds to the right binary32.
         root = g.cast(g.op("Sqrt", g.cast(g.op("Add", var, g.constant("epsilon", EPSILON)), DOUBLE)), FLOAT)
-        # onnxruntime rewrites y * (1 / root) as y / root, which rounds differently; this is 1 / root and it does not see that.
+        # onnxruntime rewrites y * (1 / root) as y / root, which rounds differently. It does not see that this is the
+        # same number as 1 / root.
         r = g.op("Div", g.constant("2", F32(2)), g.op("Add", root, root), name="r")
         scaled = g.op("Mul", g.op("Mul", g.op("Sub", x, mean), r), g.initializer(f"{name}.gain", norm.gain))
         return g.op("Add", scaled, g.initializer(f"{name}.bias", norm.bias))
@@ -212,10 +214,10 @@ def sine_cosine(g: GraphBuilder, angle: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def rotate(g: GraphBuilder, rotation: Rotation, name: str, expert: Tensor, x: Tensor, *dimensions: int) -> Tensor:
-    """Section 9: [batch, tokens, top_k, width] from x [batch, tokens, 1 or top_k, width] and experts [batch, tokens, top_k].
+    """Section 9: [batch, tokens, top_k, width] from x [batch, *dimensions, width] and experts [batch, tokens, top_k].
 
-    A layer's pairs are [..., groups, 2, distance] in memory. With 1 in its place, top_k comes in by broadcasting x over the experts of
-    its token.
+    A layer's pairs are [..., groups, 2, distance] in memory. `dimensions` are tokens and 1 or top_k; if 1, the first
+    layer broadcasts a token over its experts.
     """
     experts, layers, half = rotation.angles.shape
     padded = 2 * half
@@ -227,31 +229,15 @@ def rotate(g: GraphBuilder, rotation: Rotation, name: str, expert: Tensor, x: Te
         for layer in range(layers):
             with g.scope(f"layer{layer}"):
                 distance = pair_distance(layer, padded)
-                s, c = (
-                    g.op(
-                        "Gather",
-                        g.reshape(g.op("Gather", table, g.index(layer), axis=1), experts, -1, 1, distance),
-                        expert,
-                    )
-                    for table in (sine, cosine)
-                )
+                of_layer = (g.op("Gather", table, g.index(layer), axis=1) for table in (sine, cosine))
+                s, c = (g.op("Gather", g.reshape(t, experts, -1, 1, distance), expert, axis=0) for t in of_layer)
                 pairs = g.reshape(x, 0, 0, 0, half // distance, 2, distance)
                 a, b = g.ops("Split", 2, pairs, axis=-2, num_outputs=2)
                 first = g.op("Sub", g.op("Mul", c, a), g.op("Mul", s, b))
                 second = g.op("Add", g.op("Mul", s, a), g.op("Mul", c, b))
                 x = g.op("Concat", first, second, axis=-2)
-        return strip_padding(g, x, layers, rotation.width, padded)
-
-
-def strip_padding(g: GraphBuilder, x: Tensor, layers: int, width: int, padded: int) -> Tensor:
-    """The last dimensions of x, `padded` elements after a rotation, as those `width` that are no padding, in their order."""
-    if padded == width:
-        return g.reshape(x, 0, 0, 0, width)
-    # ror turns 0..width-1 into 2^layers runs, of the same length if that divides the width: a Slice, much faster than a Gather
-    runs = 1 << layers % (padded.bit_length() - 1)
-    if width % runs == 0:
-        x = g.reshape(x, 0, 0, 0, runs, padded // runs)
-        x = g.op("Slice", x, g.integers(0), g.integers(width // runs), g.integers(-1))
-        return g.reshape(x, 0, 0, 0, width)
-    kept = np.flatnonzero(original_index(layers, padded) < width)
-    return g.op("Gather", g.reshape(x, 0, 0, 0, padded), g.constant(f"kept.{layers}.{width}", kept), axis=-1)
+        x = g.reshape(x, 0, 0, 0, padded)
+        if padded == rotation.width:
+            return x
+        kept = np.flatnonzero(original_index(layers, padded) < rotation.width)
+        return g.op("Gather", x, g.constant(f"kept.{layers}.{rotation.width}", kept), axis=-1)

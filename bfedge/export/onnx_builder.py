@@ -18,7 +18,10 @@ FLOAT, DOUBLE, INT64 = int(TensorProto.FLOAT), int(TensorProto.DOUBLE), int(Tens
 
 
 class GraphBuilder:
-    """Collects nodes and initializers. A node and its (first) output share a name such as `block0/experts/theta/layer1/Concat`."""
+    """Collects nodes and initializers.
+
+    A node and its first output share a name, its scopes and its kind: `block0/experts/theta/layer1/Concat`.
+    """
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []

@@ -1,8 +1,8 @@
 """Lowered model to an ONNX graph that computes NUMERICS.md, operation by operation, in the bits of the reference.
 
-The graph is written node by node: no tracing, so nothing of torch gets in, and its structure is that of lowered/reference.py. Weights
-stay as small as in the .bfe file: packed trits, int8 and binary16 angles are initializers, and nodes unpack them; onnxruntime does that
-once, when it loads the file.
+The graph is written node by node, without tracing; its structure is that of lowered/reference.py. Weights stay as small
+as in the .bfe file: packed trits, int8 and binary16 angles are initializers, and nodes unpack them; onnxruntime does
+that once, when it loads the file.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def experts(g: GraphBuilder, shape: Shape, layer: ButterflyExperts, h: Tensor, n
         u = gelu(g, u, tokens, top_k, shape.d_ff)
         u = rotate(g, layer.phi, f"{name}.phi", selected, u, tokens, top_k)
         weighted = g.op("Mul", g.reshape(weights, 0, tokens, top_k, 1), u, name="weighted")
-        # v starts from +0.0 in NUMERICS.md; leaving that addition out can only change the sign of a zero, which section 2 drops
+        # NUMERICS.md starts from +0.0. Without that addition a zero may get another sign, which quantise drops
         ranks = g.ops("Split", top_k, weighted, axis=2, num_outputs=top_k) if top_k > 1 else [weighted]
         v = ranks[0]
         for rank in ranks[1:]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -34,20 +35,44 @@ class Rotation(Quantised):
         rounded = (self.angles.detach() - turn * torch.round(self.angles.detach() / turn)).half().float()
         return self.angles + (rounded - self.angles).detach() if self.training else rounded
 
-    def sine_cosine(self) -> tuple[Tensor, Tensor]:
-        """[experts, layers, padded / 2] each."""
-        if self.exact:
-            return exact.sine_cosine(self.binary16_angles())
-        angles = self.binary16_angles() if self.quantised else self.angles
-        return torch.sin(angles), torch.cos(angles)
-
     def forward(self, x: Tensor, expert: Tensor) -> Tensor:
-        sine, cosine = self.sine_cosine()
+        angles = self.binary16_angles() if self.quantised else self.angles
+        sine, cosine = exact.sine_cosine(angles) if self.exact else (torch.sin(angles), torch.cos(angles))
         half = self.padded // 2
-        x = F.pad(x, (0, self.padded - self.width))
-        for layer in range(self.angles.shape[1]):
-            s, c = F.embedding(expert, sine[:, layer]), F.embedding(expert, cosine[:, layer])
-            a, b = x.view(-1, half, 2).unbind(-1)
-            rotated = torch.stack([c * a - s * b, s * a + c * b], -1).flatten(1)
-            x = rotated.view(-1, 2, half).transpose(1, 2).reshape(-1, self.padded)
-        return x[:, : self.width]
+        first, second = F.pad(x, (0, self.padded - self.width)).view(-1, half, 2).unbind(-1)
+        for layer in range(angles.shape[1]):
+            tables = angles[:, layer], sine[:, layer].detach(), cosine[:, layer].detach()
+            rotated = interleave(*GivensLayer.apply(first, second, expert, *tables))  # type: ignore[no-untyped-call]
+            # The perfect shuffle puts rotated[j] and rotated[j + d'/2] side by side: the next layer's pair j.
+            first, second = rotated[:, :half], rotated[:, half:]
+        return interleave(first, second)[:, : self.width]
+
+
+class GivensLayer(torch.autograd.Function):
+    """Rotates the pairs (first, second) [pairs, d'/2] by the angles [experts, d'/2] of each pair's expert [pairs].
+
+    The derivative by an angle needs only the outputs (d first = -second, d second = first), which saves half of what
+    differentiating the products one by one would cost.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, first: Tensor, second: Tensor, expert: Tensor, angles: Tensor, sine: Tensor, cosine: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        s, c = sine.index_select(0, expert), cosine.index_select(0, expert)
+        first, second = c * first - s * second, s * first + c * second
+        ctx.save_for_backward(first, second, expert, angles, s, c)
+        return first, second
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        first, second, expert, angles, s, c = ctx.saved_tensors
+        grad_first, grad_second = grads
+        by_pair = grad_second * first - grad_first * second
+        grad_angles = F.one_hot(expert, len(angles)).to(by_pair.dtype).T @ by_pair  # faster than scattering
+        return c * grad_first + s * grad_second, c * grad_second - s * grad_first, None, grad_angles, None, None
+
+
+def interleave(first: Tensor, second: Tensor) -> Tensor:
+    """[pairs, d'] with first[j] at 2j and second[j] at 2j + 1."""
+    return torch.stack([first, second], -1).flatten(1)
