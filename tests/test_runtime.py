@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from bfedge.config import padded_width
 from bfedge.device.host import HostModel, Model, aligned_buffer, load_library
 from bfedge.lowered import reference
+from bfedge.lowered.model import Int8Matrix, LoweredViT, Shape
 from bfedge.measure.verify import first_differing_stage
 from bfedge.packed.golden import golden_vectors
 from bfedge.packed.writer import pack
@@ -154,3 +157,40 @@ def test_the_first_differing_stage_is_named() -> None:
     image = random_images(model, 3, 9)[2]
     assert first_differing_stage(model, HostModel(pack(altered)), image) == "block 1 attention"
     assert first_differing_stage(model, HostModel(pack(model)), image) == "no traced stage"
+
+
+def absurd(model: LoweredViT, bound: float) -> LoweredViT:
+    """Every float parameter at the largest magnitude that the format allows, and columns that vary too little to see."""
+
+    def stretch(part: Any) -> Any:
+        if isinstance(part, np.ndarray) and part.dtype == np.float32:
+            return np.copysign(np.float32(bound), part)
+        if isinstance(part, np.float32):
+            return np.float32(bound)
+        if isinstance(part, Int8Matrix):
+            rows = np.where(part.values[:1] >= 0, 127, -127).astype(np.int8)
+            values = np.repeat(rows, len(part.values), axis=0)
+            scales = np.where(np.arange(len(values)) % 2, np.float32(bound), np.float32(bound * (1 - 1 / 5000)))
+            return Int8Matrix(values, scales.astype(np.float32))
+        if isinstance(part, tuple):
+            return tuple(map(stretch, part))
+        if dataclasses.is_dataclass(part) and not isinstance(part, Shape):
+            fields = dataclasses.fields(part)
+            return type(part)(**{f.name: stretch(getattr(part, f.name)) for f in fields})
+        return part
+
+    stretched: LoweredViT = stretch(model)
+    return stretched
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_largest_weights_that_the_format_allows_stay_finite(seed: int) -> None:
+    """NUMERICS.md, section 13. LayerNorm once amplified columns that differ by less than its integers can see."""
+    model = absurd(random_lowered(seed, layers=3), 1024.0)
+    images = random_images(model, 3, seed)
+    stages: list[bool] = []
+    with np.errstate(over="ignore"):
+        expected = reference.run(model, images, lambda *stage: stages.append(bool(np.isfinite(stage[2]).all())))
+    assert all(stages)
+    runtime = HostModel(pack(model))
+    assert [bits(runtime.run(image)) for image in images] == [bits(logits) for logits in expected]

@@ -46,6 +46,7 @@ def tiny_model() -> LoweredViT:
         theta_layers=1,
         phi_layers=1,
         pooling="mean",
+        attention_scale=float(np.float32(np.log2(np.e) / 2)),
     )
     trits = (np.arange(24) % 3 - 1).astype(np.int8).reshape(6, 4)
     theta = np.array([0.5, -0.5, 1.0, -1.0], np.float16).reshape(2, 1, 2)

@@ -106,7 +106,7 @@ def attention(g: GraphBuilder, shape: Shape, block: Block, z: Tensor, name: str)
 
         transposed = g.op("Transpose", key, perm=[0, 1, 3, 2])
         scores = integer_product(g, query, transposed, width * 127 * 127, "scores")
-        scaled = g.op("Mul", query_scale, g.constant("attention", shape.attention_scale))
+        scaled = g.op("Mul", query_scale, g.constant("attention", F32(shape.attention_scale)))
         t = g.op("Mul", scores, g.op("Mul", scaled, key_scale), name="t")
         e = exp2fix(g, g.op("Sub", t, g.op("ReduceMax", t, g.integers(-1))), heads, tokens, tokens)
         weights, weight_scale = quantise(g, g.op("Mul", e, value_scale, name="g"), "quantise_g")

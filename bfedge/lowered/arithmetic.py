@@ -69,7 +69,7 @@ def layer_norm(x: Float, norm: LayerNorm) -> Float:
     q = np.rint(x * (F32(2047) / m)[..., None]).astype(np.int64)
     s1 = q.sum(-1)
     s2 = (q * q).sum(-1)
-    v = n * s2 - s1 * s1
+    v = np.maximum(n * s2 - s1 * s1, n)
     s = m / F32(2047)
     mean = (s1.astype(F32) / F32(n)) * s
     with np.errstate(over="ignore"):  # section 13: var may reach infinity, and r is 0 then

@@ -59,6 +59,7 @@ def lower(model: vit.ViT, labels: tuple[str, ...] = (), ternary: TernaryEncoding
                 theta_layers=config.theta_layers,
                 phi_layers=config.phi_layers,
                 pooling=config.pooling,
+                attention_scale=layers.attention_scale(config.d_model, config.heads),
             ),
             patch=int8_matrix(*layers.quantise_rows(model.embedding.folded_weight())),
             position=float32(model.embedding.folded_position()),

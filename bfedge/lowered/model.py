@@ -114,6 +114,8 @@ class Shape:
     theta_layers: int
     phi_layers: int
     pooling: Literal["mean", "class"]
+    attention_scale: float
+    """A binary32: log2(e) / sqrt(d_model / heads), rounded once (NUMERICS.md, section 7)"""
 
     @property
     def tokens(self) -> int:
@@ -127,11 +129,6 @@ class Shape:
     @property
     def image_shape(self) -> tuple[int, int, int]:
         return (self.image_height, self.image_width, self.channels)
-
-    @property
-    def attention_scale(self) -> np.float32:
-        """log2(e) / sqrt(head dimension), rounded once (NUMERICS.md, section 7)."""
-        return np.float32(np.log2(np.e) / np.sqrt(self.d_model // self.heads))
 
 
 @dataclass(frozen=True)

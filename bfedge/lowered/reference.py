@@ -68,7 +68,7 @@ def attention(shape: Shape, block: Block, z: Float) -> Float:
     parts = qkv.reshape(images, tokens, 3, shape.heads, d_model // shape.heads).transpose(2, 0, 3, 1, 4)
     (query, query_scale), (key, key_scale), (value, value_scale) = (quantise(part) for part in parts)
     scores = integer_product(query, key.swapaxes(-1, -2))
-    t = scores * ((query_scale * shape.attention_scale)[..., :, None] * key_scale[..., None, :])
+    t = scores * ((query_scale * F32(shape.attention_scale))[..., :, None] * key_scale[..., None, :])
     e = exp2fix(t - t.max(-1, keepdims=True))
     weights, weight_scale = quantise(e.astype(F32) * value_scale[..., None, :])
     heads = integer_product(weights, value) * (weight_scale / e.sum(-1).astype(F32))[..., None]

@@ -54,7 +54,7 @@ def layer_norm(x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
     q = torch.round(x * divide(2047, m)).long()
     s1 = q.sum(-1, keepdim=True)
     s2 = (q * q).sum(-1, keepdim=True)
-    v = n * s2 - s1 * s1
+    v = (n * s2 - s1 * s1).clamp_min(n)
     s = divide(m, 2047)
     mean = divide(s1.float(), n) * s
     var = (divide(v.float(), n * n) * s) * s

@@ -138,6 +138,11 @@ class Gelu(Quantised):
         return exact.gelu(x) if self.exact else F.gelu(x)
 
 
+def attention_scale(d_model: int, heads: int) -> float:
+    """log2(e) / sqrt(head dimension) as a binary32: scores are exponents of 2 (NUMERICS.md, section 7)."""
+    return float(np.float32(math.log2(math.e) / math.sqrt(d_model // heads)))
+
+
 class Attention(Quantised):
     """Multi-head self-attention with int8 queries, keys, values and weights (NUMERICS.md, section 7)."""
 
@@ -146,7 +151,7 @@ class Attention(Quantised):
         self.heads = heads
         self.qkv = QuantisedLinear(d_model, 3 * d_model, kind)
         self.proj = QuantisedLinear(d_model, d_model, kind)
-        self.scale = float(np.float32(math.log2(math.e) / math.sqrt(d_model // heads)))
+        self.scale = attention_scale(d_model, heads)
 
     def forward(self, h: Tensor) -> Tensor:
         images, tokens, d_model = h.shape

@@ -194,6 +194,7 @@ def check_config(data: bytes, table: list[tuple[int, ...]], offset: int) -> Shap
         theta_layers=theta_layers,
         phi_layers=phi_layers,
         pooling="class" if pooling else "mean",
+        attention_scale=scale,
     )
     if shape.tokens > MAX_TOKENS:
         fail("corrupt", 10, f"{shape.tokens} tokens, at most {MAX_TOKENS}")

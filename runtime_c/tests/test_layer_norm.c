@@ -19,7 +19,8 @@ static void naive(size_t n) {
         s1 += q;
         s2 += q * q;
     }
-    const int64_t v = (int64_t)n * s2 - s1 * s1;
+    int64_t v = (int64_t)n * s2 - s1 * s1;
+    v = v > (int64_t)n ? v : (int64_t)n;
     CHECK(v >= 0 && v < (int64_t)1 << 51);
     const float s = m / 2047.0f;
     const float mean = ((float)s1 / (float)n) * s;

@@ -18,7 +18,8 @@ void bfe_layer_norm_f32(const float *x, const float *gain, const float *bias, si
         sum_of_squares += q * q;
     }
     const int64_t n = (int64_t)count;
-    const int64_t variance = n * sum_of_squares - sum * sum;
+    int64_t variance = n * sum_of_squares - sum * sum;
+    variance = variance > n ? variance : n; /* bounds y where the integers see no variance */
 
     const float s = m / 2047.0f;
     const float mean = (float)sum / (float)n * s;
