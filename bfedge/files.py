@@ -33,15 +33,26 @@ def write_atomically(path: Path, write: Callable[[str], object]) -> None:
 
 
 @contextmanager
-def folder_written_whole(path: Path, marker: str) -> Iterator[Path]:
+def folder_written_whole(path: Path, written: set[str]) -> Iterator[Path]:
     """Yields a temporary folder that becomes `path` at the end; on failure nothing changes.
 
-    An existing `path` is replaced only if it is empty or holds `marker`, that is, if an earlier run wrote it.
+    An existing `path` is replaced only if every file in it is one that an earlier run wrote: `written` names them.
     """
-    if path.exists() and not path.is_dir():
-        raise BfedgeError(f"`{path}` exists and is not a folder")
-    if path.is_dir() and any(path.iterdir()) and not (path / marker).is_file():
-        raise BfedgeError(f"`{path}` holds files that bfedge did not write", "give another folder, or empty this one")
+    shown, path = path, path.absolute().resolve()
+    if path == Path.cwd():
+        raise BfedgeError(f"`{shown}` is the current folder and cannot be replaced", "give the name of a folder in it")
+    try:
+        if path.exists() and not path.is_dir():
+            raise BfedgeError(f"`{shown}` exists and is not a folder")
+        files = (f for f in path.rglob("*") if not f.is_dir() or f.is_symlink())
+        extra = next((f for f in files if str(f.relative_to(path)) not in written), None)
+    except OSError as problem:
+        raise BfedgeError(f"cannot write `{shown}`: {problem.strerror}") from None
+    if extra:
+        raise BfedgeError(
+            f"`{shown}` holds files that bfedge did not write, `{extra.relative_to(path)}` for one",
+            "give another folder, or empty this one",
+        )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
@@ -57,6 +68,21 @@ def folder_written_whole(path: Path, marker: str) -> Iterator[Path]:
         raise BfedgeError(f"cannot write `{path}`: {problem.strerror or problem}") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def is_file(path: Path) -> bool:
+    """Like Path.is_file, and False for a name that the system cannot even look up (too long, say)."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
 
 
 def current_umask() -> int:

@@ -1,4 +1,4 @@
-"""The main job on real data: README's commands, one after the other, print what the README shows, and the figures hold."""
+"""The main job on real data: README's commands print what the README shows, and the figures hold."""
 
 from __future__ import annotations
 

@@ -22,6 +22,15 @@ def start(program: Path, *arguments: object) -> subprocess.CompletedProcess[str]
     return result
 
 
+def broken_rule(data: bytes) -> int:
+    """0 if Python accepts the file."""
+    try:
+        validate(data)
+    except BadFileError as refused:
+        return refused.rule
+    return 0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(15))
 def test_random_models_run_clean(sanitized_program: Path, tmp_path: Path, seed: int) -> None:
@@ -54,11 +63,10 @@ def test_altered_files_with_a_right_checksum_are_refused_or_run_clean(sanitized_
         altered_data = with_checksum(bytes(altered))
         file.write_bytes(altered_data)
         result = start(sanitized_program, file)
-        try:
-            validate(altered_data)
-        except BadFileError as refused:
+        rule = broken_rule(altered_data)
+        if rule:
             assert result.returncode == 1
-            assert f"rule V{refused.rule}" in result.stderr
+            assert f"rule V{rule}" in result.stderr
         else:
             accepted += 1
             assert "golden cases equal" in result.stdout

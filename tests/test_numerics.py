@@ -65,7 +65,7 @@ def test_quantise_stays_in_range_and_within_half_a_step(x: NDArray, factor: floa
 # ---------------------------------------------------------------- section 3
 
 
-@pytest.mark.parametrize("n", [1, 1031, 1032, 1033, 16384])
+@pytest.mark.parametrize("n", [1, 1031, 1032, 1033, 2063, 16384])
 @pytest.mark.parametrize("other", [127, -128])
 def test_integer_product_at_its_worst(n: int, other: int) -> None:
     """127 * 128 * 16384 needs 28 bits; one more or less must still be told apart before the one rounding."""
@@ -82,8 +82,9 @@ def test_integer_product_at_its_worst(n: int, other: int) -> None:
 
 def test_integer_product_of_random_values_of_any_length() -> None:
     r = np.random.default_rng(0)
-    for n in (3, 64, 1000, 1100, 5000, 16384):
-        a, b = r.integers(-127, 128, (5, n)).astype(np.int8), r.integers(100, 128, (n, 7)).astype(np.int8)
+    for n in (3, 64, 1000, 1100, 2000, 5000, 16384):
+        a, b = r.integers(100, 128, (5, n)).astype(np.int8), r.integers(100, 128, (n, 7)).astype(np.int8)
+        a[3:] *= r.choice(np.array([-1, 1], np.int8), (2, n))
         expected = (a.astype(np.int64) @ b.astype(np.int64)).astype(F32)
         assert bits(arithmetic.integer_product(a, b)) == bits(expected)
         assert bits(exact.integer_product(torch.from_numpy(a).float(), torch.from_numpy(b).float()).numpy()) == bits(
@@ -288,7 +289,9 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("number", range(60))
+@pytest.mark.parametrize(
+    ("number", "threads"), [(n, 1) for n in range(60)] + [(n, 2) for n in range(20)], indirect=["threads"]
+)
 def test_torch_in_eval_has_the_references_bits(number: int, threads: int) -> None:
     model = random_vit(number)
     lowered = lower(model)

@@ -163,7 +163,7 @@ VIOLATIONS: list[tuple[str, int, str, Callable[[], bytes]]] = [
     ("top_k above experts", 10, "corrupt", lambda: with_checksum(config_word(11, 16))),
     ("attention scale NaN", 10, "corrupt", lambda: with_checksum(in_section(Kind.config, 64, NAN))),
     ("rotation too deep", 10, "corrupt", lambda: with_checksum(config_word(12, 4))),
-    ("too many tokens", 10, "corrupt", lambda: with_checksum(in_section(Kind.config, 4, struct.pack("<2I", 4096, 4096)))),
+    ("too many tokens", 10, "corrupt", lambda: with_checksum(in_section(Kind.config, 4, bytes([0, 16, 0, 0] * 2)))),
     ("other d_ff", 11, "corrupt", lambda: with_checksum(config_word(7, 10))),
     ("unknown kind", 11, "unsupported feature", lambda: with_checksum(in_entry(Kind.norm1, 0, 99))),
     ("wrong block", 11, "corrupt", lambda: with_checksum(in_entry(Kind.norm1, 1, 3))),

@@ -160,7 +160,7 @@ def test_the_first_differing_stage_is_named() -> None:
 
 
 def absurd(model: LoweredViT, bound: float) -> LoweredViT:
-    """Every float parameter at the largest magnitude that the format allows, and columns that vary too little to see."""
+    """Every float parameter at the largest magnitude that the format allows, in columns that hardly differ."""
 
     def stretch(part: Any) -> Any:
         if isinstance(part, np.ndarray) and part.dtype == np.float32:

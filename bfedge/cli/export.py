@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bfedge.cli.models import TERNARY_ENCODINGS, is_checkpoint, lower_checkpoint, open_checkpoint
-from bfedge.cli.output import count, json_option, out, print_json, table, words
+from bfedge.cli.output import count, json_option, out, print_json, table
 from bfedge.errors import BfedgeError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def command(
         )
     opened = open_checkpoint(checkpoint)
     folder = out_path or checkpoint.with_name(f"{checkpoint.stem}-{target}")
-    images, golden_from = golden_images(opened, data, cases)
+    images, golden_from, why_noise = golden_images(opened, data, cases)
     manifest = export_host(lower_checkpoint(opened, ternary), images, Source(checkpoint, golden_from), folder, cc)
     if as_json:
         print_json("export", {"folder": str(folder), "manifest": manifest})
@@ -66,12 +66,15 @@ def command(
     sources = [entry["bytes"] for name, entry in manifest["files"].items() if name.startswith("runtime/")]
     files.add_row(f"runtime/ ({len(sources)} files)", count(sum(sources)))
     out.print(files)
-    out.print(f"\ngolden vectors: {len(images)} {golden_from}")
+    out.print(f"\ngolden vectors: {len(images)} {golden_from}{f' ({why_noise})' if why_noise else ''}")
     out.print(f"built with {manifest['compiler']['version']}")
 
 
-def golden_images(checkpoint: Checkpoint, data: str | None, cases: int) -> tuple[NDArray[np.uint8], str]:
-    """Test images spread over the data set, or noise where the checkpoint's data set is not at hand."""
+def golden_images(checkpoint: Checkpoint, data: str | None, cases: int) -> tuple[NDArray[np.uint8], str, str]:
+    """Test images spread over the data set, or noise where the checkpoint's data set is not at hand.
+
+    Returns the images, what they are in words, and why they are noise if they are.
+    """
     import numpy as np
 
     from bfedge.training.data import load_data
@@ -80,6 +83,8 @@ def golden_images(checkpoint: Checkpoint, data: str | None, cases: int) -> tuple
     size = (config.image_height, config.image_width)
     source = data or checkpoint.data
     try:
+        if not source:
+            raise BfedgeError("the checkpoint names no data set")
         test = load_data(source, size, config.channels).test_images
         if test.shape[1:] != (*size, config.channels):
             raise BfedgeError(
@@ -88,7 +93,6 @@ def golden_images(checkpoint: Checkpoint, data: str | None, cases: int) -> tuple
     except BfedgeError as problem:
         if data:
             raise
-        words.print(f"note: golden vectors are noise: {problem.message}")
         noise = np.random.default_rng(0).integers(0, 256, (cases, *size, config.channels), np.uint8)
-        return noise, "images of seeded noise"
-    return test[np.linspace(0, len(test) - 1, min(cases, len(test))).astype(int)], f"test images of {source}"
+        return noise, "images of seeded noise", problem.message
+    return test[np.linspace(0, len(test) - 1, min(cases, len(test))).astype(int)], f"test images of {source}", ""

@@ -54,7 +54,7 @@ def command(file: Path, as_json: bool) -> None:
             },
         )
         return
-    out.print(f"[bold]{file}[/bold]  {count(len(data))} bytes, format {checked.version[0]}.{checked.version[1]}")
+    out.print(f"{file}  {count(len(data))} bytes, format {checked.version[0]}.{checked.version[1]}")
     out.print(f"sha256  {digest}\ncrc32   {checked.crc:08x}, as the header says\nneeds   {', '.join(features)}\n")
     config = table("configuration", "")
     for name, value in shape.items():

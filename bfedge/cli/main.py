@@ -56,6 +56,9 @@ def run(arguments: list[str]) -> int:
         return result if isinstance(result, int) else 0
     except BfedgeError as problem:
         return complain(problem.message, problem.hint)
+    except click.exceptions.NoArgsIsHelpError as problem:
+        click.echo(problem.format_message(), err=True)
+        return 1
     except click.UsageError as problem:
         path = problem.ctx.command_path if problem.ctx else "bfedge"
         return complain(problem.format_message(), f"`{path} --help` lists the options")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bfedge.cli.output import needs
+from bfedge.files import is_folder
 from bfedge.lowered.model import LoweredViT, TernaryEncoding
 
 if TYPE_CHECKING:
@@ -41,4 +42,4 @@ def packed_bytes(path: Path, ternary: str) -> bytes:
         from bfedge.packed.writer import pack
 
         return pack(lower_checkpoint(open_checkpoint(path), ternary))
-    return read_checked(path / "model.bfe" if path.is_dir() else path)[0]
+    return read_checked(path / "model.bfe" if is_folder(path) else path)[0]

@@ -15,8 +15,9 @@ JSON_SCHEMA = 1
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-out = Console(highlight=False, soft_wrap=True)
-words = Console(stderr=True, highlight=False, soft_wrap=True)
+# No markup: names of files may hold brackets. What is not a terminal has no width to wrap tables at.
+out = Console(highlight=False, soft_wrap=True, markup=False, width=None if sys.stdout.isatty() else 500)
+words = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
 
 
 def json_option(command: Command) -> Command:

@@ -31,7 +31,7 @@ def command(model: Path, ternary: str, as_json: bool) -> None:
     parts = table("file, by part", "bytes", "share")
     for part, size in result.parts.items():
         parts.add_row(part, count(size), f"{size / result.file_bytes:.1%}")
-    parts.add_row("[bold]whole file[/bold]", f"[bold]{count(result.file_bytes)}[/bold]", "")
+    parts.add_row("whole file", count(result.file_bytes), "", style="bold")
     out.print(parts)
     memory = table("\nworking memory", "\nbytes")
     memory.add_row("workspace, all tokens at once (fastest)", count(result.workspace_bytes))

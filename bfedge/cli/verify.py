@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 from rich.progress import track as rich_track
+from rich.text import Text
 
 from bfedge.cli.models import TERNARY_ENCODINGS, is_checkpoint, lower_checkpoint, open_checkpoint, packed_bytes
 from bfedge.cli.output import json_option, out, print_json, words
@@ -18,7 +19,7 @@ from bfedge.errors import BfedgeError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from bfedge.lowered.model import Shape
+    from bfedge.lowered.model import LoweredViT, Shape
     from bfedge.measure.verify import Check
     from bfedge.model.checkpoint import Checkpoint
 
@@ -53,9 +54,9 @@ def command(
         print_json("verify", {"model": str(model), "passed": passed, "checks": listed})
     else:
         for check in checks:
-            mark = "[green]ok  [/green]" if check.passed else "[red]FAIL[/red]"
-            out.print(f"{mark} {check.name}: {check.detail}")
-        out.print("verified" if passed else "[bold red]not verified[/bold red]")
+            mark = ("ok  ", "green") if check.passed else ("FAIL", "red")
+            out.print(Text.assemble(mark, f" {check.name}: {check.detail}"))
+        out.print("verified" if passed else "not verified", style="bold" if passed else "bold red")
     return 0 if passed else 1
 
 
@@ -100,17 +101,18 @@ def run_checks(
     if path.is_dir():
         yield check_manifest(path)
         yield from verify.check_program(path / "bfedge-host", path / "model.bfe", images, expected)
-    quantised = None
-    if checkpoint is not None:
-        yield from check_origin(lowered, checkpoint, path)
-        quantised = verify.torch_logits(checkpoint.model, images, track, "torch, quantised")
-        yield verify.check_torch(expected, quantised)
+    matches = checkpoint is None or is_checkpoint(path) or is_from(lowered, checkpoint)
+    if checkpoint is not None and not is_checkpoint(path):
+        detail = "the same weights" if matches else "the weights are not this checkpoint's"
+        yield verify.Check("packed file against checkpoint", matches, detail)
+    compared, name = expected, "reference"
+    if checkpoint is not None and matches:
+        compared, name = verify.torch_logits(checkpoint.model, images, track, "torch, quantised"), "quantised torch"
+        yield verify.check_torch(expected, compared)
         yield verify.check_float(float_logits(checkpoint, images), expected, targets, max_drop)
     graph = onnx_graph(path, lowered)
     if graph is not None:
-        got = verify.onnx_logits(graph, images, track)
-        against = "reference" if quantised is None else "quantised torch"
-        yield verify.check_onnx(expected if quantised is None else quantised, got, against)
+        yield verify.check_onnx(compared, verify.onnx_logits(graph, images, track), name)
 
 
 def track(items: Iterable[Any], title: str) -> Iterable[Any]:
@@ -166,22 +168,14 @@ def check_manifest(folder: Path) -> Check:
     return Check("manifest", not changed, detail)
 
 
-def check_origin(lowered: Any, checkpoint: Checkpoint, path: Path) -> Iterable[Check]:
-    """A packed file given together with a checkpoint must be that checkpoint's."""
+def is_from(lowered: LoweredViT, checkpoint: Checkpoint) -> bool:
+    """Whether a packed file holds the weights of a checkpoint, however its trits are stored."""
     from bfedge.lowered.model import same
-    from bfedge.measure.verify import Check
 
-    if is_checkpoint(path):
-        return
-    matches = any(same(lower_checkpoint(checkpoint, encoding), lowered) for encoding in TERNARY_ENCODINGS)
-    yield Check(
-        "packed file against checkpoint",
-        matches,
-        "the same weights" if matches else "the weights are not this checkpoint's",
-    )
+    return any(same(lower_checkpoint(checkpoint, encoding), lowered) for encoding in TERNARY_ENCODINGS)
 
 
-def onnx_graph(path: Path, lowered: Any) -> bytes | None:
+def onnx_graph(path: Path, lowered: LoweredViT) -> bytes | None:
     """The exported ONNX file, or for a checkpoint the graph that would be exported; None for a lone .bfe file."""
     if path.is_dir():
         file = path / "model.onnx"

@@ -30,7 +30,10 @@ def find_compiler(wanted: str | None = None) -> Compiler:
     if there is none.
     """
     if wanted or os.environ.get("CC"):
-        command = tuple(shlex.split(wanted or os.environ["CC"]))
+        try:
+            command = tuple(shlex.split(wanted or os.environ["CC"]))
+        except ValueError as problem:
+            raise BfedgeError(f"the C compiler's command `{wanted or os.environ['CC']}`: {problem}") from None
         if not command or shutil.which(command[0]) is None:
             raise BfedgeError(f"there is no C compiler `{' '.join(command)}`")
         return Compiler(command, version(command))

@@ -58,7 +58,7 @@ def export_host(
     golden = golden_vectors(model, golden_images)
     packed = pack(model, golden)
     graph = to_onnx(model).SerializeToString(deterministic=True)
-    with folder_written_whole(out, MANIFEST) as folder:
+    with folder_written_whole(out, files_of_earlier_export(out)) as folder:
         (folder / "model.bfe").write_bytes(packed)
         (folder / "model.onnx").write_bytes(graph)
         np.savez(folder / "golden.npz", inputs=golden.inputs, outputs=golden.outputs)
@@ -88,6 +88,15 @@ def export_host(
         }
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
     return manifest
+
+
+def files_of_earlier_export(folder: Path) -> set[str]:
+    """The files that the folder's manifest lists, and the manifest; none if it is not one of ours."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        return {*manifest["files"], MANIFEST} if manifest["schema"] == MANIFEST_SCHEMA else set()
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return set()
 
 
 def sha256(file: Path) -> str:

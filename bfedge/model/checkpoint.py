@@ -7,6 +7,8 @@ types and storage sizes are compared with what the configuration demands before 
 from __future__ import annotations
 
 import json
+import re
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from torch import Tensor
 
 from bfedge.config import config_from_dict, config_to_dict
 from bfedge.errors import BfedgeError
-from bfedge.files import write_atomically
+from bfedge.files import is_file, write_atomically
 from bfedge.model.vit import ViT
 
 FORMAT = "bfedge-checkpoint"
@@ -46,27 +48,31 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "data": checkpoint.data,
     }
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.model.state_dict().items()}
-    if path.suffix == ".safetensors":
-        metadata = {"bfedge": json.dumps(header)}
-        write_atomically(path, lambda temporary: save_file(state, temporary, metadata))
-    elif path.suffix == ".pt":
-        contents = {**header, "state_dict": state, "training": checkpoint.training}
-        write_atomically(path, lambda temporary: torch.save(contents, temporary))
-    else:
-        raise BfedgeError(f"`{path}`: a checkpoint ends in .pt or .safetensors")
+    try:
+        if path.suffix == ".safetensors":
+            metadata = {"bfedge": json.dumps(header)}
+            write_atomically(path, lambda temporary: save_file(state, temporary, metadata))
+            return
+        if path.suffix == ".pt":
+            contents = {**header, "state_dict": state, "training": checkpoint.training}
+            write_atomically(path, lambda temporary: torch.save(contents, temporary))
+            return
+    except (RuntimeError, SafetensorError) as problem:  # what the two raise when a write fails
+        raise BfedgeError(f"cannot write `{path}`: {str(problem).splitlines()[0]}", "is the disk full?") from None
+    raise BfedgeError(f"`{path}`: a checkpoint ends in .pt or .safetensors")
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
     """Raises BfedgeError for anything but a whole checkpoint whose tensors fit its configuration and are finite."""
-    if not path.is_file():
+    if not is_file(path):
         raise BfedgeError(f"there is no checkpoint `{path}`", "`bfedge train --out model.pt` writes one")
     header, state = read_safetensors(path) if path.suffix == ".safetensors" else read_pt(path)
     if header.get("format") != FORMAT or not isinstance(header.get("config"), dict):
         raise BfedgeError(f"`{path}` is not a bfedge checkpoint", RETRAIN)
-    if header.get("version") != FORMAT_VERSION:
-        raise BfedgeError(
-            f"`{path}` has checkpoint version {header.get('version')}; this bfedge reads {FORMAT_VERSION}"
-        )
+    version = header.get("version")
+    if type(version) is not int or version != FORMAT_VERSION:
+        shown = version if version is None or isinstance(version, (int, str)) else f"of type {type(version).__name__}"
+        raise BfedgeError(f"`{path}` has checkpoint version {shown}; this bfedge reads {FORMAT_VERSION}")
     try:
         config = config_from_dict(header["config"])
     except BfedgeError as problem:
@@ -84,15 +90,17 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def usable_label(label: object) -> bool:
-    return isinstance(label, str) and "\n" not in label
+    """The packed file joins labels as UTF-8 lines."""
+    return isinstance(label, str) and "\n" not in label and not any("\ud800" <= c <= "\udfff" for c in label)
 
 
 def read_pt(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
-        contents = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as problem:
-        text = str(problem)
-        if "weights_only" in text or "WeightsUnpickler" in text or "GLOBAL" in text:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the pickle's version, which says nothing to a user
+            contents = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as problem:  # torch raises many kinds
+        if re.search(r"GLOBAL|Unsupported class|Trying to|Can only", str(problem)):
             raise BfedgeError(
                 f"`{path}` holds more than plain tensors and values, and may run code when it is opened; refused",
                 "convert it to .safetensors where it is trusted",
@@ -108,8 +116,9 @@ def read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         with safe_open(path, "pt") as file:
             header = json.loads((file.metadata() or {}).get("bfedge", "{}"))
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, ValueError, OSError) as problem:
-        raise BfedgeError(f"`{path}` is damaged, truncated or not a checkpoint ({problem})", RETRAIN) from None
+    except (SafetensorError, ValueError, OSError, RecursionError) as problem:
+        reason = str(problem).splitlines()[0] if str(problem) else type(problem).__name__
+        raise BfedgeError(f"`{path}` is damaged, truncated or not a checkpoint ({reason})", RETRAIN) from None
     return (header if isinstance(header, dict) else {}), state
 
 
@@ -123,7 +132,11 @@ def check_state(path: Path, state: dict[str, Any], expected: dict[str, Tensor]) 
         raise BfedgeError(f"`{path}` does not fit its own configuration: it {' and '.join(parts)}", RETRAIN)
     for name, want in expected.items():
         tensor = state[name]
-        if not isinstance(tensor, Tensor) or tensor.dtype != want.dtype or tensor.layout != torch.strided:
+        if (
+            not isinstance(tensor, Tensor)
+            or (tensor.dtype, tensor.layout) != (want.dtype, torch.strided)
+            or tensor.device.type != "cpu"
+        ):
             raise BfedgeError(f"`{path}`: `{name}` is not a {str(want.dtype)[6:]} tensor")
         if tensor.shape != want.shape:
             raise BfedgeError(

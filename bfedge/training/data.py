@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bfedge.errors import BfedgeError
+from bfedge.files import is_folder
 
 DIGITS = "digits"
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
@@ -40,7 +41,7 @@ def load_data(source: str, size: tuple[int, int] | None, channels: int | None) -
     if source == DIGITS:
         return load_digits_data()
     path = Path(source)
-    if not path.is_dir():
+    if not source or not is_folder(path):
         raise BfedgeError(
             f"data set `{source}` is neither `{DIGITS}` nor a folder",
             "give a folder with one sub-folder of images for each class",

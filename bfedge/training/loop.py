@@ -12,7 +12,7 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
-from bfedge.config import ViTConfig, config_from_dict, config_to_dict
+from bfedge.config import BOUNDS, ViTConfig, config_from_dict, config_to_dict
 from bfedge.errors import BfedgeError
 from bfedge.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from bfedge.model.experts import Routing
@@ -79,6 +79,10 @@ def model_config(recipe: Recipe, data: DataSet) -> ViTConfig:
 
 def load_recipe_data(recipe: Recipe) -> DataSet:
     model = recipe.model
+    for name in ("image_height", "image_width", "channels"):
+        low, high = BOUNDS[name]
+        if name in model and (type(model[name]) is not int or not low <= model[name] <= high):
+            raise BfedgeError(f"model configuration: {name} is {model[name]!r}; it must be an integer, {low} to {high}")
     size = (model["image_height"], model["image_width"]) if {"image_height", "image_width"} <= model.keys() else None
     return load_data(recipe.data, size, model.get("channels"))
 
@@ -129,6 +133,7 @@ class Trainer:
         try:
             self.model.load_state_dict(checkpoint.model.state_dict())
             self.optimiser.load_state_dict(state["optimiser"])
+            check_moments(self.optimiser)
             self.generator.set_state(state["generator"])
             self.epoch = int(state["epoch"])
             self.history = [EpochResult(**result) for result in state["history"]]
@@ -143,6 +148,8 @@ class Trainer:
         while self.epoch < self.settings.epochs:
             self.epoch += 1
             loss, load = self.train_epoch(on_step)
+            if not all(bool(torch.isfinite(p).all()) for p in self.model.parameters()):
+                raise self.diverged("weights are no longer finite")
             result = EpochResult(self.epoch, loss, accuracy(self.model, self.data), load)
             self.history.append(result)
             self.save()
@@ -193,15 +200,19 @@ class Trainer:
         )
         value = losses.total.item()
         if not math.isfinite(value):
-            raise BfedgeError(
-                f"training diverged: the loss is {value} in epoch {self.epoch}",
-                f"lower the rate, for example --set training.learning_rate={settings.learning_rate / 3:.1g}",
-            )
+            raise self.diverged(f"the loss is {value}")
         self.optimiser.zero_grad()
         losses.total.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.model.parameters(), settings.gradient_clip)
         self.optimiser.step()
         return value, routings
+
+    def diverged(self, how: str) -> BfedgeError:
+        rate = self.settings.learning_rate / 3
+        return BfedgeError(
+            f"training diverged: {how} in epoch {self.epoch}",
+            f"lower the rate, for example --set training.learning_rate={rate:.1g}",
+        )
 
     def save(self) -> None:
         state: dict[str, Any] = {}
@@ -214,6 +225,17 @@ class Trainer:
                 "history": [msgspec.to_builtins(result) for result in self.history],
             }
         save_checkpoint(self.out, Checkpoint(self.model, self.data.labels, self.recipe.data, state))
+
+
+def check_moments(optimiser: torch.optim.Optimizer) -> None:
+    """Raises ValueError unless each state tensor fits its parameter; loading checks no shapes."""
+    for parameter, state in optimiser.state.items():
+        for name, value in state.items():
+            if not isinstance(value, Tensor) or value.numel() == 1:
+                continue
+            whole = value.untyped_storage().nbytes() >= value.numel() * value.element_size()
+            if value.shape != parameter.shape or not whole:
+                raise ValueError(f"`{name}` has shape {list(value.shape)}, its parameter {list(parameter.shape)}")
 
 
 def comparable(recipe: Recipe) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from bfedge.errors import BfedgeError
+from bfedge.files import is_file
 from bfedge.model.losses import BALANCE_WEIGHT, SMOOTHNESS_WEIGHT
 
 if sys.version_info >= (3, 11):
@@ -20,23 +21,24 @@ else:
 
 Positive = Annotated[int, Meta(ge=1)]
 Share = Annotated[float, Meta(ge=0, lt=1)]
-NotNegative = Annotated[float, Meta(ge=0)]
+NotNegative = Annotated[float, Meta(ge=0, le=1e6)]
+AboveZero = Annotated[float, Meta(gt=0, le=1e6)]
 
 
 class TrainingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     epochs: Positive = 20
     batch_size: Positive = 64
-    learning_rate: Annotated[float, Meta(gt=0)] = 3e-3
+    learning_rate: AboveZero = 3e-3
     weight_decay: NotNegative = 0.05
     warmup_share: Share = 0.1
     """Share of all steps in which the learning rate rises linearly; it falls as a cosine after that."""
-    gradient_clip: Annotated[float, Meta(gt=0)] = 1.0
+    gradient_clip: AboveZero = 1.0
     label_smoothing: Share = 0.0
     augmentation: NotNegative = 0.0
     """Strength of random rotation, scaling and shifting; see `bfedge.training.augment`"""
     balance_weight: NotNegative = BALANCE_WEIGHT
     smoothness_weight: NotNegative = SMOOTHNESS_WEIGHT
-    seed: int = 0
+    seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] = 0
 
 
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -60,7 +62,7 @@ def load_recipe(name: str, overrides: dict[str, str]) -> Recipe:
     """
     if name in built_in_recipes():
         text = resources.files(__package__).joinpath("recipes", f"{name}.toml").read_text()
-    elif Path(name).is_file():
+    elif is_file(Path(name)):
         text = Path(name).read_text(errors="replace")
     else:
         raise BfedgeError(
