@@ -61,13 +61,27 @@ def folder_written_whole(path: Path, written: set[str]) -> Iterator[Path]:
     try:
         yield temporary
         os.chmod(temporary, 0o777 & ~current_umask())
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(temporary, path)
+        replace_folder(temporary, path)
     except OSError as problem:
         raise BfedgeError(f"cannot write `{path}`: {problem.strerror or problem}") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def replace_folder(new: Path, path: Path) -> None:
+    """Renames `new` to `path`; what was there is kept until that has worked."""
+    if not path.exists():
+        os.replace(new, path)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent)) / "old"
+    os.replace(path, aside)
+    try:
+        os.replace(new, path)
+    except OSError:
+        os.replace(aside, path)
+        raise
+    finally:
+        shutil.rmtree(aside.parent, ignore_errors=True)
 
 
 def is_file(path: Path) -> bool:

@@ -113,14 +113,6 @@ def outliers(n: int, factor: float) -> NDArray:
     return x.astype(F32)
 
 
-@pytest.mark.parametrize("factor", [1, 10])
-def test_layer_norm_is_as_close_as_numerics_says(factor: float) -> None:
-    """Section 5: statistics on integers differ from float ones by less than 1e-4 of the standard deviation."""
-    x = outliers(256, factor)
-    error = float(np.abs(norm_of(x) - float64_norm(x)).max())
-    assert error < 1e-4
-
-
 @pytest.mark.parametrize("n", [2, 3, 64, 256, 1000, 16384])
 @pytest.mark.parametrize("factor", [1, 10, 1000, 1e6])
 def test_layer_norm_within_what_rounding_to_twelve_bits_can_do(n: int, factor: float) -> None:
