@@ -1,9 +1,9 @@
 /*
  * bfedge-host: runs a packed model on the machine it is compiled for.
  *
- *     bfedge-host model.bfe                         the golden cases in the file: are this machine's bits the expected
- * ones? bfedge-host model.bfe images.u8 logits.f32    every image of a raw file, into a raw file of little-endian
- * binary32
+ * `bfedge-host model.bfe` runs the golden cases in the file: are this machine's bits the expected ones?
+ *
+ * `bfedge-host model.bfe images.u8 logits.f32` runs every image of a raw file and writes raw little-endian binary32.
  *
  * Unlike the library it may allocate and print. The workspace is exactly as large as bfe_workspace_size says.
  */
