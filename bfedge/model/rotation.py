@@ -44,7 +44,7 @@ class Rotation(Quantised):
             tables = angles[:, layer], sine[:, layer].detach(), cosine[:, layer].detach()
             rotated = interleave(*GivensLayer.apply(first, second, expert, *tables))  # type: ignore[no-untyped-call]
             # The perfect shuffle puts rotated[j] and rotated[j + d'/2] side by side: the next layer's pair j.
-            first, second = rotated[:, :half], rotated[:, half:]
+            first, second = rotated.view(-1, 2, half).unbind(1)
         return interleave(first, second)[:, : self.width]
 
 
@@ -74,5 +74,7 @@ class GivensLayer(torch.autograd.Function):
 
 
 def interleave(first: Tensor, second: Tensor) -> Tensor:
-    """[pairs, d'] with first[j] at 2j and second[j] at 2j + 1."""
-    return torch.stack([first, second], -1).flatten(1)
+    """[pairs, d'] with first[j] at 2j and second[j] at 2j + 1: as complex numbers lie in memory, several times faster
+    than stacking.
+    """
+    return torch.view_as_real(torch.complex(first, second)).flatten(1)
