@@ -26,7 +26,7 @@ from bfedge.training.recipe import Recipe
 EVALUATION_BATCH = 256
 SMALL_ACTIVATIONS = 2_000_000
 """Below this many hidden values a batch, a second thread gains little (1.6 times on two idle cores) and loses much
-where the cores are shared, because the threads wait for each other in every operation (2 to 30 times slower, measured)"""
+where the cores are shared: the threads wait for each other in every operation (2 to 30 times slower, measured)."""
 
 
 @dataclass(frozen=True)
