@@ -128,7 +128,7 @@ typedef struct bfe_model {
  */
 BFE_API bfe_status bfe_open(bfe_model *model, const void *file, size_t size, bfe_diag *diag);
 
-/* What a trace callback is shown. */
+/* The stages of bfe_run, in order. */
 typedef enum bfe_stage {
     BFE_STAGE_EMBED = 0,     /* residual after patch embedding, [tokens, d_model] */
     BFE_STAGE_ATTENTION = 1, /* residual after a block's attention, [tokens, d_model] */
@@ -136,11 +136,17 @@ typedef enum bfe_stage {
     BFE_STAGE_LOGITS = 3     /* logits, [classes] */
 } bfe_stage;
 
-/*
- * Called by bfe_run after each stage with its result, row-major; `values` is only valid during the call.
- * block is 0-based, BFE_NO_BLOCK for EMBED and LOGITS.
- */
-typedef void (*bfe_trace)(void *context, bfe_stage stage, uint32_t block, const float *values, size_t count);
+/* A finished stage. */
+typedef struct bfe_event {
+    bfe_stage stage;
+    uint32_t block;       /* 0-based; BFE_NO_BLOCK for EMBED and LOGITS */
+    const float *values;  /* the stage's result, row-major; valid only during the call */
+    size_t count;         /* of values */
+    uint64_t model_bytes; /* bytes of weights and tables that the stage read from the file, every pass over them counted */
+} bfe_event;
+
+/* Called by bfe_run after each stage. */
+typedef void (*bfe_trace)(void *context, const bfe_event *event);
 
 /* Options of bfe_run and bfe_workspace_size; NULL or all zero gives the defaults. */
 typedef struct bfe_options {

@@ -11,6 +11,7 @@ static void project(const bfe_model *model, uint32_t block, const bfe_workspace 
     const float *const bias = bfe_section(model, BFE_KIND_QKV_BIAS, block);
     const bfe_matrix weight = bfe_matrix_of(model, BFE_KIND_QKV_WEIGHT, block);
     float *const product = w->attention.project.product;
+    *w->model_bytes += (uint64_t)model->config.tokens * (weight.bytes + (2 + 3) * d * sizeof(float)); /* norm, bias */
 
     for (size_t t = 0; t < model->config.tokens; t++) {
         bfe_layer_norm_f32(w->residual + t * d, gain, gain + d, d, w->attention.project.norm);
@@ -61,6 +62,7 @@ void bfe_attention(const bfe_model *model, uint32_t block, const bfe_workspace *
     const float *const bias = bfe_section(model, BFE_KIND_PROJ_BIAS, block);
     const bfe_matrix weight = bfe_matrix_of(model, BFE_KIND_PROJ_WEIGHT, block);
 
+    *w->model_bytes += (uint64_t)model->config.tokens * (weight.bytes + d * sizeof *bias);
     project(model, block, w);
     for (size_t t = 0; t < model->config.tokens; t++) {
         for (size_t head = 0; head < model->config.heads; head++)

@@ -17,6 +17,8 @@ void bfe_embed(const bfe_model *model, const bfe_workspace *workspace, const uin
     const bfe_matrix weight = bfe_matrix_of(model, BFE_KIND_PATCH_WEIGHT, BFE_NO_BLOCK);
     const float *position = bfe_section(model, BFE_KIND_POSITION, BFE_NO_BLOCK);
     float *token = workspace->residual;
+    const size_t patches = config->tokens - (config->pooling == BFE_POOL_CLASS ? 1 : 0);
+    *workspace->model_bytes += (uint64_t)patches * weight.bytes + (uint64_t)config->tokens * d * sizeof *position;
 
     if (config->pooling == BFE_POOL_CLASS) {
         for (size_t i = 0; i < d; i++)

@@ -51,6 +51,7 @@ static void rotate(const rotation *r, float *x, const float *cosine, const float
 /* LayerNorm and routing of a tile. */
 static void route_tile(const experts_block *b, const float *residual, size_t count, const bfe_workspace *w) {
     const size_t d = b->config->d_model, top_k = b->config->top_k;
+    *w->model_bytes += (uint64_t)count * (b->router.bytes + 2 * d * sizeof *b->gain);
     for (size_t t = 0; t < count; t++) {
         float *const norm = w->experts.norm + t * d;
         bfe_layer_norm_f32(residual + t * d, b->gain, b->bias, d, norm);
@@ -65,6 +66,7 @@ static void route_tile(const experts_block *b, const float *residual, size_t cou
 static void expand_angles(const experts_block *b, size_t expert, const bfe_workspace *w) {
     const size_t theta_count = b->input.layers * (b->input.padded / 2);
     const size_t phi_count = b->output.layers * (b->output.padded / 2);
+    *w->model_bytes += (theta_count + phi_count) * sizeof *b->theta;
     bfe_sincos_f16(b->theta + expert * theta_count, theta_count, w->experts.expert.theta_cosine,
                    w->experts.expert.theta_sine);
     bfe_sincos_f16(b->phi + expert * phi_count, phi_count, w->experts.expert.phi_cosine, w->experts.expert.phi_sine);
@@ -73,6 +75,7 @@ static void expand_angles(const experts_block *b, size_t expert, const bfe_works
 /* sum += gate * (the expanded expert's output for one token) */
 static void add_expert(const experts_block *b, const float *norm, float gate, float *sum, const bfe_workspace *w) {
     float *const input = w->experts.expert.input, *const hidden = w->experts.expert.hidden;
+    *w->model_bytes += b->substrate.bytes;
     memcpy(input, norm, b->input.width * sizeof *input);
     rotate(&b->input, input, w->experts.expert.theta_cosine, w->experts.expert.theta_sine);
     const float s = bfe_quantise_f32(input, b->input.width, w->experts.expert.quantised);
@@ -105,6 +108,7 @@ static void run_tile(const experts_block *b, size_t count, const bfe_workspace *
 /* The down projection, shared by all experts, into the residual. */
 static void project_tile(const experts_block *b, float *residual, size_t count, const bfe_workspace *w) {
     const size_t d = b->config->d_model, d_ff = b->config->d_ff;
+    *w->model_bytes += (uint64_t)count * b->down.bytes;
     for (size_t t = 0; t < count; t++) {
         const float s = bfe_quantise_f32(w->experts.sum + t * d_ff, d_ff, w->experts.down.quantised);
         bfe_matvec(&b->down, w->experts.down.quantised, s, w->experts.down.product);

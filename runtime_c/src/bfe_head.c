@@ -10,6 +10,8 @@ void bfe_head(const bfe_model *model, const bfe_workspace *workspace, float *log
     const float *const bias = bfe_section(model, BFE_KIND_HEAD_BIAS, BFE_NO_BLOCK);
     const bfe_matrix weight = bfe_matrix_of(model, BFE_KIND_HEAD_WEIGHT, BFE_NO_BLOCK);
     float *const norm = workspace->head.norm, *const pooled = workspace->head.pooled;
+    const uint64_t norms = config->pooling == BFE_POOL_CLASS ? 1 : config->tokens;
+    *workspace->model_bytes += norms * 2 * d * sizeof *gain + weight.bytes + config->classes * sizeof *bias;
 
     if (config->pooling == BFE_POOL_CLASS) {
         bfe_layer_norm_f32(workspace->residual, gain, gain + d, d, pooled);

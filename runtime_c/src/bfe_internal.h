@@ -14,6 +14,7 @@ typedef struct bfe_matrix {
     const float *scale;
     uint32_t rows, columns;
     uint16_t encoding;
+    uint32_t bytes; /* of weight and scale in the file */
 } bfe_matrix;
 
 /* The matrix whose weight is this section. */
@@ -27,6 +28,8 @@ void bfe_matvec(const bfe_matrix *matrix, const int8_t *q, float s, float *y);
  * rest, and so do the steps within a stage.
  */
 typedef struct bfe_workspace {
+    uint64_t *model_bytes; /* each stage adds what it reads of the file; not in the workspace */
+
     float *residual; /* [tokens, d_model] */
 
     struct {

@@ -14,6 +14,7 @@ bfe_matrix bfe_matrix_of(const bfe_model *model, uint16_t weight_kind, uint32_t 
     matrix.rows = bfe_spec_rows(spec, &model->config);
     matrix.columns = bfe_spec_columns(spec, &model->config);
     matrix.encoding = entry.encoding;
+    matrix.bytes = entry.bytes + bfe_read_entry(model->file, position + 1).bytes;
     return matrix;
 }
 

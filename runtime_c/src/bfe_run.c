@@ -1,8 +1,13 @@
 #include "bfe_internal.h"
 
-static void trace(const bfe_options *options, bfe_stage stage, uint32_t block, const float *values, size_t count) {
-    if (options != NULL && options->trace != NULL)
-        options->trace(options->trace_context, stage, block, values, count);
+/* Shows a finished stage to the caller, and starts counting for the next. */
+static void trace(const bfe_options *options, bfe_stage stage, uint32_t block, const float *values, size_t count,
+                  uint64_t *model_bytes) {
+    if (options != NULL && options->trace != NULL) {
+        const bfe_event event = {stage, block, values, count, *model_bytes};
+        options->trace(options->trace_context, &event);
+    }
+    *model_bytes = 0;
 }
 
 bfe_status bfe_run(const bfe_model *model, const bfe_options *options, void *workspace, size_t workspace_size,
@@ -20,16 +25,18 @@ bfe_status bfe_run(const bfe_model *model, const bfe_options *options, void *wor
     const uint32_t tile = bfe_tile(config, options);
     bfe_workspace w;
     (void)bfe_lay_out(config, tile, workspace, &w);
+    uint64_t model_bytes = 0;
+    w.model_bytes = &model_bytes;
 
     bfe_embed(model, &w, image);
-    trace(options, BFE_STAGE_EMBED, BFE_NO_BLOCK, w.residual, residual_count);
+    trace(options, BFE_STAGE_EMBED, BFE_NO_BLOCK, w.residual, residual_count, &model_bytes);
     for (uint32_t block = 0; block < config->layers; block++) {
         bfe_attention(model, block, &w);
-        trace(options, BFE_STAGE_ATTENTION, block, w.residual, residual_count);
+        trace(options, BFE_STAGE_ATTENTION, block, w.residual, residual_count, &model_bytes);
         bfe_experts(model, block, tile, &w);
-        trace(options, BFE_STAGE_EXPERTS, block, w.residual, residual_count);
+        trace(options, BFE_STAGE_EXPERTS, block, w.residual, residual_count, &model_bytes);
     }
     bfe_head(model, &w, logits);
-    trace(options, BFE_STAGE_LOGITS, BFE_NO_BLOCK, logits, config->classes);
+    trace(options, BFE_STAGE_LOGITS, BFE_NO_BLOCK, logits, config->classes, &model_bytes);
     return BFE_OK;
 }

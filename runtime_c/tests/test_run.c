@@ -117,8 +117,11 @@ typedef struct watched {
     float logits[MOST_CLASSES];
 } watched;
 
-static void watch(void *context, bfe_stage stage, uint32_t block, const float *values, size_t count) {
+static void watch(void *context, const bfe_event *event) {
     watched *const w = context;
+    const bfe_stage stage = event->stage;
+    const uint32_t block = event->block;
+    const size_t count = event->count;
     const uint32_t last = 1 + 2 * w->config->layers, call = w->calls++;
     const size_t residual = (size_t)w->config->tokens * w->config->d_model;
     if (call == 0)
@@ -129,7 +132,8 @@ static void watch(void *context, bfe_stage stage, uint32_t block, const float *v
     else
         CHECK(call == last && stage == BFE_STAGE_LOGITS && block == BFE_NO_BLOCK && count == w->config->classes);
     if (stage == BFE_STAGE_LOGITS)
-        memcpy(w->logits, values, count * sizeof *values);
+        memcpy(w->logits, event->values, count * sizeof *event->values);
+    CHECK(event->model_bytes > 0);
 }
 
 static void test_trace(int plan) {
