@@ -13,8 +13,8 @@ install(TARGETS bfedge EXPORT bfedgeTargets
   RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 install(FILES include/bfedge.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 install(EXPORT bfedgeTargets NAMESPACE bfedge:: DESTINATION ${package_dir})
-if(BFEDGE_HOST)
-  install(TARGETS bfedge-host RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+if(BFEDGE_DEVICE)
+  install(TARGETS bfedge-device RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 endif()
 
 configure_package_config_file(cmake/bfedgeConfig.cmake.in bfedgeConfig.cmake INSTALL_DESTINATION ${package_dir})

@@ -139,10 +139,11 @@ typedef enum bfe_stage {
 /* A finished stage. */
 typedef struct bfe_event {
     bfe_stage stage;
-    uint32_t block;       /* 0-based; BFE_NO_BLOCK for EMBED and LOGITS */
-    const float *values;  /* the stage's result, row-major; valid only during the call */
-    size_t count;         /* of values */
-    uint64_t model_bytes; /* bytes of weights and tables that the stage read from the file, every pass over them counted */
+    uint32_t block;      /* 0-based; BFE_NO_BLOCK for EMBED and LOGITS */
+    const float *values; /* the stage's result, row-major; valid only during the call */
+    size_t count;        /* of values */
+    uint64_t
+        model_bytes; /* bytes of weights and tables that the stage read from the file, every pass over them counted */
 } bfe_event;
 
 /* Called by bfe_run after each stage. */
