@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bfedge.device.compiler import Compiler, compile_runtime, find_compiler, runtime_sources
+from bfedge.device.compiler import Compiler, compile_library, compile_program, find_compiler, runtime_sources
 
 
 def compilers() -> list[Compiler]:
@@ -28,15 +28,15 @@ def runtime_builds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for number, compiler in enumerate(compilers()):
         for level in ("-O0", "-O3"):
             library = folder / f"libbfedge-{number}{level}.so"
-            compile_runtime(compiler, runtime_sources(), library, (level,), app=None)
+            compile_library(compiler, runtime_sources(), library, (level,))
             builds[f"{compiler.version} {level}"] = library
     return builds
 
 
 @pytest.fixture(scope="session")
 def sanitized_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The host program under the address and undefined-behaviour sanitizers, which end it at the first finding."""
-    program = tmp_path_factory.mktemp("sanitized") / "bfedge-host"
+    """The device program under the address and undefined-behaviour sanitizers, which end it at the first finding."""
+    program = tmp_path_factory.mktemp("sanitized") / "bfedge-device"
     flags = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
-    compile_runtime(find_compiler("gcc"), runtime_sources(), program, flags)
+    compile_program(find_compiler("gcc"), runtime_sources(), program, "host", flags)
     return program

@@ -3,71 +3,121 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from bfedge.cli.models import TERNARY_ENCODINGS, is_checkpoint, lower_checkpoint, open_checkpoint
+from bfedge.cli.models import TERNARY_ENCODINGS, is_checkpoint, lower_checkpoint, open_checkpoint, packed_bytes
 from bfedge.cli.output import count, json_option, out, print_json, table
 from bfedge.errors import BfedgeError
+from bfedge.files import is_folder
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from bfedge.device.profile import Profile
+    from bfedge.lowered.model import LoweredViT
     from bfedge.model.checkpoint import Checkpoint
-
-TARGETS = ("host",)
 
 
 @click.command("export")
-@click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option("--target", default="host", show_default=True, help="What to export for: host.")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--target", default="host", show_default=True,
+              help="A board that `bfedge devices` lists, or your own profile (board.toml).")  # fmt: skip
 @click.option("--out", "out_path", type=click.Path(path_type=Path), help="Folder to write [default: NAME-TARGET].")
 @click.option("--ternary", type=click.Choice(list(TERNARY_ENCODINGS)), default="2bit", show_default=True,
               help="How trits are stored: 2 bits each (fast), or five a byte (small).")  # fmt: skip
 @click.option("--golden", "cases", type=click.IntRange(1, 256), default=8, show_default=True,
               help="Number of golden vectors.")  # fmt: skip
 @click.option("--data", help="Data set whose test images become golden vectors [default: the checkpoint's].")
-@click.option("--cc", help="C compiler [default: $CC, cc, gcc, clang or zig].")
+@click.option("--tile", type=click.IntRange(1, 65_536),
+              help="Tokens that go through the experts together: fewer need less memory [default: as many as fit].")  # fmt: skip
+@click.option("--cc", help="C compiler [default: $CC; for boards zig, for this machine cc, gcc, clang or zig].")
+@click.option("--build", is_flag=True, help="Build the ESP-IDF project too; needs idf.py.")
 @json_option
 def command(
-    checkpoint: Path,
+    model: Path,
     target: str,
     out_path: Path | None,
     ternary: str,
     cases: int,
     data: str | None,
+    tile: int | None,
     cc: str | None,
+    build: bool,
     as_json: bool,
 ) -> None:
-    """Write a folder that runs the model of CHECKPOINT: packed file, ONNX, golden vectors, C runtime and a
-    built program.
+    """Write a folder that runs MODEL, a checkpoint or a .bfe file, on a target: packed file, golden vectors, C
+    sources, and what the target needs: a program, firmware, a project.
     """
-    from bfedge.export.host import Source, export_host
+    from bfedge.device.profile import load_profile
 
-    if target not in TARGETS:
-        raise BfedgeError(f"unknown target `{target}`", f"known targets: {', '.join(TARGETS)}")
-    if not is_checkpoint(checkpoint):
-        raise BfedgeError(
-            f"`{checkpoint}` is not a checkpoint", "give the .pt or .safetensors file that `bfedge train` wrote"
-        )
-    opened = open_checkpoint(checkpoint)
-    folder = out_path or checkpoint.with_name(f"{checkpoint.stem}-{target}")
-    images, golden_from, why_noise = golden_images(opened, data, cases)
-    manifest = export_host(lower_checkpoint(opened, ternary), images, Source(checkpoint, golden_from), folder, cc)
+    profile = load_profile(target)
+    folder = out_path or model.with_name(f"{model.stem}-{profile.name}")
+    manifest, golden = export_model(model, folder, profile, ternary, cases, data, tile, cc, build)
     if as_json:
         print_json("export", {"folder": str(folder), "manifest": manifest})
         return
+    show_files(folder, manifest)
+    out.print(f"\ngolden vectors: {golden}")
+    for line in manifest.get("notes", []):
+        out.print(line)
+    if "compiler" in manifest:
+        out.print(f"built with {manifest['compiler']['version']}")
+
+
+def export_model(
+    path: Path,
+    folder: Path,
+    profile: Profile,
+    ternary: str,
+    cases: int,
+    data: str | None = None,
+    tile: int | None = None,
+    cc: str | None = None,
+    build: bool = False,
+) -> tuple[dict[str, Any], str]:
+    """Exports a checkpoint or a .bfe file. Returns the manifest, and what the golden vectors are in words."""
+    from bfedge.export.folder import Source, export_folder
+
+    if is_checkpoint(path):
+        opened = open_checkpoint(path)
+        lowered = lower_checkpoint(opened, ternary)
+        images, what, why_noise = golden_images(opened, data, cases)
+    elif is_folder(path):
+        raise BfedgeError(f"`{path}` is a folder", "give a checkpoint (.pt, .safetensors) or a packed file (.bfe)")
+    else:
+        lowered, images, what, why_noise = packed_model(path, data, cases)
+    manifest = export_folder(lowered, images, Source(path, what), folder, profile, tile, cc, build)
+    return manifest, f"{len(images)} {what}{f' ({why_noise})' if why_noise else ''}"
+
+
+def show_files(folder: Path, manifest: dict[str, Any]) -> None:
+    """The files of an export; those in sub-folders counted together."""
     files = table(str(folder), "bytes")
+    folders: dict[str, list[int]] = {}
     for name, entry in manifest["files"].items():
-        if not name.startswith("runtime/"):
+        if "/" in name:
+            folders.setdefault(name.split("/")[0], []).append(entry["bytes"])
+        else:
             files.add_row(name, count(entry["bytes"]))
-    sources = [entry["bytes"] for name, entry in manifest["files"].items() if name.startswith("runtime/")]
-    files.add_row(f"runtime/ ({len(sources)} files)", count(sum(sources)))
+    for name, sizes in folders.items():
+        files.add_row(f"{name}/ ({len(sizes)} files)", count(sum(sizes)))
     out.print(files)
-    out.print(f"\ngolden vectors: {len(images)} {golden_from}{f' ({why_noise})' if why_noise else ''}")
-    out.print(f"built with {manifest['compiler']['version']}")
+
+
+def packed_model(path: Path, data: str | None, cases: int) -> tuple[LoweredViT, NDArray[np.uint8], str, str]:
+    """A .bfe file, with its own golden inputs unless others are asked for."""
+    from bfedge.packed.reader import unpack
+
+    opened = unpack(packed_bytes(path, "2bit"))
+    if opened.golden is not None and not data:
+        return opened.model, opened.golden.inputs, f"inputs of {path.name}", ""
+    shape = opened.model.shape
+    if data:
+        return opened.model, *data_images(data, shape.image_shape, cases), ""
+    return opened.model, *noise_images(shape.image_shape, cases), "the file has none"
 
 
 def golden_images(checkpoint: Checkpoint, data: str | None, cases: int) -> tuple[NDArray[np.uint8], str, str]:
@@ -75,24 +125,32 @@ def golden_images(checkpoint: Checkpoint, data: str | None, cases: int) -> tuple
 
     Returns the images, what they are in words, and why they are noise if they are.
     """
-    import numpy as np
-
-    from bfedge.training.data import load_data
-
     config = checkpoint.model.config
-    size = (config.image_height, config.image_width)
+    shape = (config.image_height, config.image_width, config.channels)
     source = data or checkpoint.data
     try:
         if not source:
             raise BfedgeError("the checkpoint names no data set")
-        test = load_data(source, size, config.channels).test_images
-        if test.shape[1:] != (*size, config.channels):
-            raise BfedgeError(
-                f"the images of `{source}` are {test.shape[1:]}, the model takes {(*size, config.channels)}"
-            )
+        return *data_images(source, shape, cases), ""
     except BfedgeError as problem:
         if data:
             raise
-        noise = np.random.default_rng(0).integers(0, 256, (cases, *size, config.channels), np.uint8)
-        return noise, "images of seeded noise", problem.message
-    return test[np.linspace(0, len(test) - 1, min(cases, len(test))).astype(int)], f"test images of {source}", ""
+        return *noise_images(shape, cases), problem.message
+
+
+def data_images(source: str, shape: tuple[int, int, int], cases: int) -> tuple[NDArray[np.uint8], str]:
+    """Test images, spread over the data set."""
+    import numpy as np
+
+    from bfedge.training.data import load_data
+
+    test = load_data(source, shape[:2], shape[2]).test_images
+    if test.shape[1:] != shape:
+        raise BfedgeError(f"the images of `{source}` are {test.shape[1:]}, the model takes {shape}")
+    return test[np.linspace(0, len(test) - 1, min(cases, len(test))).astype(int)], f"test images of {source}"
+
+
+def noise_images(shape: tuple[int, int, int], cases: int) -> tuple[NDArray[np.uint8], str]:
+    import numpy as np
+
+    return np.random.default_rng(0).integers(0, 256, (cases, *shape), np.uint8), "images of seeded noise"

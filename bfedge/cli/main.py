@@ -18,9 +18,14 @@ from bfedge.errors import BfedgeError
 VERBS = {
     "train": "Train a model from a recipe.",
     "export": "Write a folder that runs a trained model on a device.",
-    "verify": "Prove that the deployed model computes what it should.",
+    "flash": "Put an exported model onto its board.",
+    "verify": "Prove that the deployed model computes what it should, on this machine or on a board.",
+    "profile": "Show what a board measures: time or instructions by stage, workspace, stack.",
+    "bench": "Time inferences on a board.",
+    "plan": "Show how many bytes a model takes, and whether it fits a board.",
     "inspect": "Show what a packed file (.bfe) contains.",
-    "plan": "Show how many bytes a model takes, part by part.",
+    "devices": "List the boards that bfedge knows.",
+    "doctor": "Show what is installed, what is missing for which board, and how to get it.",
 }
 
 

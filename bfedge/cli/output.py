@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import click
 from rich.console import Console
+from rich.progress import track as rich_track
 from rich.table import Table
 
 JSON_SCHEMA = 1
@@ -35,6 +36,11 @@ def table(*columns: str, title: str | None = None) -> Table:
     for index, column in enumerate(columns):
         result.add_column(column, justify="left" if index == 0 else "right")
     return result
+
+
+def track(items: Iterable[Any], title: str) -> Iterable[Any]:
+    """A progress bar on a terminal, nothing elsewhere."""
+    return rich_track(items, title, console=words, transient=True, disable=not words.is_terminal)
 
 
 def count(number: int) -> str:

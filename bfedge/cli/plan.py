@@ -4,29 +4,39 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from bfedge.cli.models import TERNARY_ENCODINGS, packed_bytes
 from bfedge.cli.output import count, json_option, out, print_json, table
 
+if TYPE_CHECKING:
+    from bfedge.device.fit import Fit
+
 
 @click.command("plan")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--ternary", type=click.Choice(list(TERNARY_ENCODINGS)), default="2bit", show_default=True,
               help="How a checkpoint's trits would be stored.")  # fmt: skip
+@click.option("--target", help="Show whether it fits this board; exit status 1 if not.")
+@click.option("--tile", type=click.IntRange(1, 65_536),
+              help="Tokens that go through the experts together on the board [default: as many as fit].")  # fmt: skip
 @json_option
-def command(model: Path, ternary: str, as_json: bool) -> None:
-    """Show how many bytes MODEL takes, part by part, and what the paper counts.
+def command(model: Path, ternary: str, target: str | None, tile: int | None, as_json: bool) -> None:
+    """Show how many bytes MODEL takes, part by part, what the paper counts, and whether it fits a board.
 
     MODEL is a checkpoint, a .bfe file or an exported folder. The numbers are exact: sizes are those of the packed
     bytes, and the workspace is what the C runtime itself asks for.
     """
     from bfedge.measure.plan import plan
 
-    result = plan(packed_bytes(model, ternary))
+    packed = packed_bytes(model, ternary)
+    result = plan(packed)
+    fitted = fit_target(model.name, packed, target, tile) if target else None
     if as_json:
-        print_json("plan", {"model": str(model), **dataclasses.asdict(result)})
+        board = {"target": target, **dataclasses.asdict(fitted)} if fitted else None
+        print_json("plan", {"model": str(model), **dataclasses.asdict(result), "fit": board})
         return
     parts = table("file, by part", "bytes", "share")
     for part, size in result.parts.items():
@@ -54,3 +64,27 @@ def command(model: Path, ternary: str, as_json: bool) -> None:
         "\nThe paper counts experts only. What must fit on a device is the whole file, "
         f"{count(result.file_bytes)} bytes, and a workspace."
     )
+    if fitted:
+        show_fit(target or "", fitted)
+
+
+def fit_target(name: str, packed: bytes, target: str, tile: int | None) -> Fit:
+    """Raises BfedgeError with the numbers if the model does not fit."""
+    from bfedge.device.fit import fit
+    from bfedge.device.host import HostModel
+    from bfedge.device.profile import load_profile
+
+    runtime = HostModel(packed)
+    return fit(load_profile(target), len(packed), runtime.arena_bytes, runtime.model.config.tokens, 0, tile, name)
+
+
+def show_fit(target: str, fitted: Fit) -> None:
+    memories = table(f"\non {target}", "\nneeded", "\nfor a model", "\nin all")
+    for memory in fitted.memories:
+        what = " and ".join("workspace, image, logits" if c == "workspace" else c for c in memory.contents)
+        memories.add_row(
+            f"{memory.name}: {what or 'nothing'}", count(memory.needed), count(memory.room), count(memory.size)
+        )
+    out.print(memories)
+    tokens = "all tokens" if fitted.tile == 0 else f"{fitted.tile} tokens"
+    out.print(f"It fits, with {tokens} through the experts at a time.")

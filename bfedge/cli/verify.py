@@ -5,49 +5,83 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 import numpy as np
-from rich.progress import track as rich_track
 from rich.text import Text
 
+from bfedge.cli.boards import board_options, exported_for, opened_board
 from bfedge.cli.models import TERNARY_ENCODINGS, is_checkpoint, lower_checkpoint, open_checkpoint, packed_bytes
-from bfedge.cli.output import json_option, out, print_json, words
+from bfedge.cli.output import json_option, out, print_json, track, words
 from bfedge.errors import BfedgeError
+from bfedge.files import is_folder
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from bfedge.device.exported import Exported
     from bfedge.lowered.model import LoweredViT, Shape
     from bfedge.measure.verify import Check
     from bfedge.model.checkpoint import Checkpoint
 
+    BoardLine = tuple[bool, str | None, str | None, int, float | None]
+
 NOISE_IMAGES = 64
+IMAGES_TO_SLOW_BOARDS = 16
 
 
 @click.command("verify")
 @click.argument("model", type=click.Path(path_type=Path))
+@click.option("--target", help="For a checkpoint or .bfe file: the board to export for and check.")
 @click.option("--checkpoint", "checkpoint_path", type=click.Path(path_type=Path),
               help="The checkpoint that MODEL was exported from, to compare with torch.")  # fmt: skip
 @click.option("--data", help="Data set whose test images are used [default: the checkpoint's, else noise].")
+@click.option("--images", type=click.IntRange(1, 1_000_000),
+              help="Test images to send to a board [default: all to this machine or over SSH, else 16].")  # fmt: skip
 @click.option("--ternary", type=click.Choice(list(TERNARY_ENCODINGS)), default="2bit", show_default=True,
               help="How to pack a checkpoint's trits.")  # fmt: skip
 @click.option("--max-drop", type=float, default=1.0, show_default=True,
               help="Points of accuracy that the deployed model may lose against float.")  # fmt: skip
+@board_options
 @json_option
 def command(
-    model: Path, checkpoint_path: Path | None, data: str | None, ternary: str, max_drop: float, as_json: bool
+    model: Path,
+    target: str | None,
+    checkpoint_path: Path | None,
+    data: str | None,
+    images: int | None,
+    ternary: str,
+    max_drop: float,
+    emulate: bool,
+    host: str | None,
+    port: str | None,
+    baud: int,
+    timeout: float | None,
+    as_json: bool,
 ) -> int:
     """Prove that the deployed MODEL computes what it should.
 
     MODEL is an exported folder, a .bfe file, or a checkpoint, which is packed first. The C runtime must give the
-    reference's bits; torch and ONNX are compared with the deployed model. Exit status 1 if anything is off.
+    reference's bits, on this machine and on the board; torch and ONNX are compared with the deployed model. Exit
+    status 1 if anything is off.
     """
     if is_checkpoint(model):
         checkpoint_path = checkpoint_path or model
     checkpoint = open_checkpoint(checkpoint_path) if checkpoint_path else None
-    checks = list(run_checks(model, checkpoint, data, ternary, max_drop))
+    on_board = bool(emulate or host or port or target)
+    packed = packed_model(model, checkpoint, ternary)
+    subject = Subject(packed, checkpoint, data)
+    checks = list(check_here(model, subject, ternary, max_drop))
+    if is_folder(model) or on_board:
+        with exported_for(model, target, ternary, data) as exported:
+            if on_board or exported.profile.name == "host":
+                line = (emulate, host, port, baud, timeout)
+                checks += check_there(exported, subject, line, images)
+            else:
+                words.print(
+                    f"note: no board was checked; --emulate, --host or --port says where {exported.profile.name} is"
+                )
     passed = all(check.passed for check in checks)
     if as_json:
         listed = [{"name": c.name, "passed": c.passed, "detail": c.detail, **c.figures} for c in checks]
@@ -60,47 +94,47 @@ def command(
     return 0 if passed else 1
 
 
-def run_checks(
-    path: Path, checkpoint: Checkpoint | None, data: str | None, ternary: str, max_drop: float
-) -> Iterable[Check]:
-    from bfedge.device.host import HostModel
-    from bfedge.measure import verify
-    from bfedge.packed.reader import unpack
+def packed_model(path: Path, checkpoint: Checkpoint | None, ternary: str) -> bytes:
     from bfedge.packed.writer import pack
 
-    packed = (
-        pack(lower_checkpoint(checkpoint, ternary))
-        if checkpoint and is_checkpoint(path)
-        else packed_bytes(path, ternary)
-    )
-    opened = unpack(packed)
-    lowered, golden = opened.model, opened.golden
-    runtime = HostModel(packed)
-    images, targets, what = test_images(lowered.shape, checkpoint, data)
-    words.print(f"{what}: {len(images)} images")
-    if golden is not None:
-        yield verify.check_bits(
-            "C runtime, golden vectors",
-            "cases",
-            lowered,
-            runtime,
-            golden.inputs,
-            golden.outputs,
-            verify.runtime_logits(runtime, golden.inputs, track),
-        )
-    expected = verify.reference_logits(lowered, images, track)
-    yield verify.check_bits(
-        "C runtime, test images" if targets is not None else "C runtime, noise",
-        "images",
-        lowered,
-        runtime,
-        images,
-        expected,
-        verify.runtime_logits(runtime, images, track),
-    )
+    if checkpoint and is_checkpoint(path):
+        return pack(lower_checkpoint(checkpoint, ternary))
+    return packed_bytes(path, ternary)
+
+
+class Subject:
+    """The packed model, the images to try it with, and what the reference makes of them."""
+
+    def __init__(self, packed: bytes, checkpoint: Checkpoint | None, data: str | None) -> None:
+        from bfedge.device.host import HostModel
+        from bfedge.measure.verify import reference_logits
+        from bfedge.packed.reader import unpack
+
+        opened = unpack(packed)
+        self.packed, self.checkpoint = packed, checkpoint
+        self.lowered, self.golden = opened.model, opened.golden
+        self.runtime = HostModel(packed)
+        self.images, self.targets, what = test_images(self.lowered.shape, checkpoint, data)
+        words.print(f"{what}: {len(self.images)} images")
+        self.expected = reference_logits(self.lowered, self.images, track)
+
+
+def check_here(path: Path, subject: Subject, ternary: str, max_drop: float) -> Iterable[Check]:
+    """On this machine: the runtime, the exported files, torch and ONNX."""
+    from bfedge.measure import verify
+
+    lowered, checkpoint, images, expected = subject.lowered, subject.checkpoint, subject.images, subject.expected
+
+    def bits(name: str, what: str, inputs: NDArray[np.uint8], outputs: NDArray[np.float32]) -> Check:
+        got = verify.runtime_logits(subject.runtime, inputs, track)
+        return verify.check_bits(name, what, lowered, subject.runtime, inputs, outputs, got)
+
+    if subject.golden is not None:
+        yield bits("C runtime, golden vectors", "cases", subject.golden.inputs, subject.golden.outputs)
+    kind = "test images" if subject.targets is not None else "noise"
+    yield bits(f"C runtime, {kind}", "images", images, expected)
     if path.is_dir():
         yield check_manifest(path)
-        yield from verify.check_program(path / "bfedge-host", path / "model.bfe", images, expected)
     matches = checkpoint is None or is_checkpoint(path) or is_from(lowered, checkpoint)
     if checkpoint is not None and not is_checkpoint(path):
         detail = "the same weights" if matches else "the weights are not this checkpoint's"
@@ -109,14 +143,33 @@ def run_checks(
     if checkpoint is not None and matches:
         compared, name = verify.torch_logits(checkpoint.model, images, track, "torch, quantised"), "quantised torch"
         yield verify.check_torch(expected, compared)
-        yield verify.check_float(float_logits(checkpoint, images), expected, targets, max_drop)
+        yield verify.check_float(float_logits(checkpoint, images), expected, subject.targets, max_drop)
     graph = onnx_graph(path, lowered)
     if graph is not None:
         yield verify.check_onnx(compared, verify.onnx_logits(graph, images, track), name)
 
 
-def track(items: Iterable[Any], title: str) -> Iterable[Any]:
-    return rich_track(items, title, console=words, transient=True, disable=not words.is_terminal)
+def check_there(exported: Exported, subject: Subject, line: BoardLine, images: int | None) -> Iterable[Check]:
+    """On the board: its model, golden vectors, memory, and images that are sent to it."""
+    from bfedge.measure.board import check_board, check_images
+    from bfedge.packed.reader import unpack
+
+    packed = exported.model.read_bytes()  # an export of a checkpoint has golden vectors
+    golden = unpack(packed).golden
+    if golden is None:
+        raise BfedgeError(f"`{exported.model}` has no golden vectors", "export the model again")
+    with opened_board(exported, *line) as board:
+        words.print(f"{board.hello.board}, {board.hello.cpu}: {board.where}")
+        checks = list(
+            check_board(
+                board.session, board.hello, exported.profile.name, packed, golden, subject.runtime, exported.tile, track
+            )
+        )
+        yield from checks
+        if checks[0].passed:
+            most = images or (len(subject.images) if board.is_fast else IMAGES_TO_SLOW_BOARDS)
+            sent, expected = subject.images[:most], subject.expected[:most]
+            yield check_images(board.session, sent, expected, exported.tile, track)
 
 
 def test_images(
@@ -154,7 +207,7 @@ def float_logits(checkpoint: Checkpoint, images: NDArray[np.uint8]) -> NDArray[n
 
 def check_manifest(folder: Path) -> Check:
     """The files of an exported folder still have the hashes of its manifest."""
-    from bfedge.export.host import MANIFEST, sha256
+    from bfedge.export.folder import MANIFEST, sha256
     from bfedge.measure.verify import Check
 
     try:
@@ -178,11 +231,12 @@ def is_from(lowered: LoweredViT, checkpoint: Checkpoint) -> bool:
 def onnx_graph(path: Path, lowered: LoweredViT) -> bytes | None:
     """The exported ONNX file, or for a checkpoint the graph that would be exported; None for a lone .bfe file."""
     if path.is_dir():
-        file = path / "model.onnx"
         try:
-            return file.read_bytes()
+            return (path / "model.onnx").read_bytes()
+        except FileNotFoundError:
+            return None  # no export for microcontrollers has one; where one is missing, the manifest's check says so
         except OSError as problem:
-            raise BfedgeError(f"cannot read `{file}`: {problem.strerror}") from None
+            raise BfedgeError(f"cannot read `{path / 'model.onnx'}`: {problem.strerror}") from None
     if not is_checkpoint(path):
         return None
     try:

@@ -17,6 +17,8 @@ from bfedge.errors import BfedgeError
 STAGES = ("embed", "attention", "experts", "logits")
 NO_BLOCK = 0xFFFF
 ALIGNMENT = 16
+GUARD_BYTES = 16
+"""That the device program keeps behind the workspace, to see whether it is left alone"""
 
 
 CONFIG_WORDS = (
@@ -59,9 +61,19 @@ class Diag(ctypes.Structure):
     ]
 
 
-TraceCallback = ctypes.CFUNCTYPE(
-    None, ctypes.c_void_p, ctypes.c_int, ctypes.c_uint32, ctypes.POINTER(ctypes.c_float), ctypes.c_size_t
-)
+class Event(ctypes.Structure):
+    """`bfe_event` of bfedge.h."""
+
+    _fields_ = [
+        ("stage", ctypes.c_int),
+        ("block", ctypes.c_uint32),
+        ("values", ctypes.POINTER(ctypes.c_float)),
+        ("count", ctypes.c_size_t),
+        ("model_bytes", ctypes.c_uint64),
+    ]
+
+
+TraceCallback = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.POINTER(Event))
 
 
 class Options(ctypes.Structure):
@@ -131,6 +143,12 @@ class HostModel:
         options = Options(tile_tokens=tile_tokens)
         return int(self.library.bfe_workspace_size(ctypes.byref(self.model), ctypes.byref(options)))
 
+    def arena_bytes(self, tile_tokens: int = 0) -> int:
+        """What the device program takes of a board's memory: image, logits, workspace, and a guard behind it."""
+        config = self.model.config
+        image = config.image_height * config.image_width * config.channels
+        return aligned(image) + aligned(4 * config.classes) + self.workspace_bytes(tile_tokens) + GUARD_BYTES
+
     def run(
         self,
         image: NDArray[np.uint8],
@@ -143,10 +161,11 @@ class HostModel:
         if image.dtype != np.uint8 or image.shape != expected:
             raise ValueError(f"image is {image.dtype} {image.shape}, the model takes uint8 {expected}")
 
-        def on_stage(_: int, stage: int, block: int, values: ctypes._Pointer[ctypes.c_float], count: int) -> None:
+        def on_stage(_: int, pointer: ctypes._Pointer[Event]) -> None:
             if trace:
-                copy = np.ctypeslib.as_array(values, (count,)).copy()
-                trace(STAGES[stage], None if block == NO_BLOCK else block, copy)
+                event = pointer.contents
+                copy = np.ctypeslib.as_array(event.values, (event.count,)).copy()
+                trace(STAGES[event.stage], None if event.block == NO_BLOCK else event.block, copy)
 
         image = np.ascontiguousarray(image)
         options = Options(tile_tokens=tile_tokens, trace=TraceCallback(on_stage) if trace else TraceCallback())
@@ -163,6 +182,10 @@ class HostModel:
         if status:
             raise RuntimeRefusalError(self.status_text(status), 0, 0)
         return logits
+
+
+def aligned(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT
 
 
 def aligned_buffer(size: int) -> NDArray[np.uint8]:

@@ -4,11 +4,8 @@ deployed model.
 
 from __future__ import annotations
 
-import subprocess
-import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -88,36 +85,6 @@ def first_differing_stage(model: LoweredViT, runtime: HostModel, image: NDArray[
 
     runtime.run(image, trace=compare)
     return found[0] if found else "no traced stage"
-
-
-def check_program(program: Path, packed: Path, images: NDArray[np.uint8], expected: Logits) -> list[Check]:
-    """Runs the exported program: its golden vectors, then the images. Raises BfedgeError if it cannot be started."""
-    golden = start([str(program.resolve()), str(packed)])
-    name = "exported program, golden vectors"
-    last = (golden.stdout or golden.stderr).strip().splitlines()[-1:] or ["no output"]
-    checks = [Check(name, golden.returncode == 0, last[0])]
-    with tempfile.TemporaryDirectory() as folder:
-        source, target = Path(folder, "images.u8"), Path(folder, "logits.f32")
-        source.write_bytes(images.tobytes())
-        result = start([str(program.resolve()), str(packed), str(source), str(target)])
-        name = "exported program, test images"
-        if result.returncode:
-            return [*checks, Check(name, False, result.stderr.strip() or f"exit status {result.returncode}")]
-        got = np.fromfile(target, "<f4") if target.exists() else np.empty(0, np.float32)
-    if got.size != expected.size:
-        return [*checks, Check(name, False, f"{got.size} logits, expected {expected.size}")]
-    different = len(differing_images(expected, got.reshape(expected.shape)))
-    detail = (
-        f"{len(images)} images, {different or 0} differ" if different else f"{len(images)} images, 0 differing bits"
-    )
-    return [*checks, Check(name, not different, detail, {"images": len(images), "differing_images": different})]
-
-
-def start(command: list[str]) -> subprocess.CompletedProcess[str]:
-    try:
-        return subprocess.run(command, capture_output=True, text=True)
-    except OSError as problem:
-        raise BfedgeError(f"cannot run `{command[0]}`: {problem.strerror}", "export again on this machine") from None
 
 
 def torch_logits(model: ViT, images: NDArray[np.uint8], track: Track, title: str) -> Logits:

@@ -48,6 +48,9 @@ extern "C" {
 /* Alignment in bytes that bfe_open asks of the file and bfe_run of the workspace. */
 #define BFE_ALIGNMENT 16
 
+/* Bytes of stack that no function of this library exceeds, its callees included; a trace callback's own come on top. */
+#define BFE_STACK_BYTES 2048
+
 /* Marks `bfe_diag.block`, `bfe_trace` and section table entries that belong to no transformer block. */
 #define BFE_NO_BLOCK 0xFFFFu
 

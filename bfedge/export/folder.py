@@ -1,4 +1,4 @@
-"""Export for this machine: a folder with everything to run the model and to check it."""
+"""Export: a folder with everything to run a model on a target, and to check it."""
 
 from __future__ import annotations
 
@@ -10,76 +10,79 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 import bfedge
-from bfedge.device.compiler import compile_runtime, find_compiler, runtime_sources
-from bfedge.errors import BfedgeError
+from bfedge.device.compiler import runtime_sources
+from bfedge.device.exported import MANIFEST
+from bfedge.device.fit import fit
+from bfedge.device.host import HostModel
+from bfedge.device.profile import Profile
+from bfedge.export.ports import write_port
 from bfedge.files import folder_written_whole
 from bfedge.lowered.model import LoweredViT
 from bfedge.packed.golden import golden_vectors
 from bfedge.packed.layout import FORMAT_MAJOR, FORMAT_MINOR
 from bfedge.packed.writer import pack
 
-MANIFEST = "manifest.json"
-MANIFEST_SCHEMA = 1
-PROGRAM = "bfedge-host"
+MANIFEST_SCHEMA = 2
 
 
 @dataclass(frozen=True)
 class Source:
     """Where the model came from, for the manifest."""
 
-    checkpoint: Path
+    file: Path
     golden_from: str
     """In words: what the golden inputs are"""
 
 
-def export_host(
-    model: LoweredViT, golden_images: NDArray[np.uint8], source: Source, out: Path, cc: str | None = None
+def export_folder(
+    model: LoweredViT,
+    golden_images: NDArray[np.uint8],
+    source: Source,
+    out: Path,
+    profile: Profile,
+    tile: int | None = None,
+    cc: str | None = None,
+    build: bool = False,
 ) -> dict[str, Any]:
     """Writes the folder `out` whole or not at all and returns its manifest.
 
-    model.bfe (with golden vectors), model.onnx, golden.npz, runtime/ (the C sources), bfedge-host (the built
-    program) and manifest.json.
+    On every target model.bfe (with golden vectors), golden.npz, runtime/ (the C sources) and manifest.json; on
+    Linux also model.onnx and the built device program; else what the port's own export writes: firmware, projects,
+    libraries. `tile` is the number of tokens that go through the experts together, None the largest that fits.
+
+    Raises BfedgeError before anything is written if the model does not fit.
     """
-    try:
-        import onnx
-        import onnxruntime
-
-        from bfedge.export.onnx_graph import to_onnx
-    except ImportError as problem:
-        raise BfedgeError(
-            f"export needs the package `{problem.name}`", '`pip install "bfedge[onnx]"` installs it'
-        ) from None
-
-    compiler = find_compiler(cc)
     golden = golden_vectors(model, golden_images)
     packed = pack(model, golden)
-    graph = to_onnx(model).SerializeToString(deterministic=True)
+    runtime = HostModel(packed)
+    fitted = fit(profile, len(packed), runtime.arena_bytes, model.shape.tokens, 0, tile)
     with folder_written_whole(out, files_of_earlier_export(out)) as folder:
         (folder / "model.bfe").write_bytes(packed)
-        (folder / "model.onnx").write_bytes(graph)
         np.savez(folder / "golden.npz", inputs=golden.inputs, outputs=golden.outputs)
         ignore = shutil.ignore_patterns("tests", "build*", "__pycache__")
         shutil.copytree(runtime_sources(), folder / "runtime", ignore=ignore)
-        command = compile_runtime(compiler, folder / "runtime", folder / PROGRAM)
+        built = write_port(folder, profile, model, packed, fitted, cc, build)
         manifest = {
             "schema": MANIFEST_SCHEMA,
-            "target": "host",
-            "machine": f"{platform.system()} {platform.machine()}",
-            "checkpoint": {"file": source.checkpoint.name, "sha256": sha256(source.checkpoint)},
+            "target": profile.name,
+            "profile": msgspec.to_builtins(profile),
+            "tile": fitted.tile,
+            "arena_bytes": runtime.arena_bytes(fitted.tile),
+            "source": {"file": source.file.name, "sha256": sha256(source.file)},
             "golden": {"cases": len(golden.inputs), "inputs": source.golden_from},
             "format": [FORMAT_MAJOR, FORMAT_MINOR],
             "versions": {
                 "bfedge": bfedge.__version__,
                 "python": platform.python_version(),
                 "numpy": np.__version__,
-                "onnx": onnx.__version__,
-                "onnxruntime": onnxruntime.__version__,
+                **built.pop("versions", {}),
             },
-            "compiler": {"version": compiler.version, "flags": [f for f in command if f.startswith("-") and f != "-o"]},
+            **built,
             "files": {
                 str(file.relative_to(folder)): {"bytes": file.stat().st_size, "sha256": sha256(file)}
                 for file in sorted(folder.rglob("*"))
@@ -94,7 +97,7 @@ def files_of_earlier_export(folder: Path) -> set[str]:
     """The files that the folder's manifest lists, and the manifest; none if it is not one of ours."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
-        return {*manifest["files"], MANIFEST} if manifest["schema"] == MANIFEST_SCHEMA else set()
+        return {*manifest["files"], MANIFEST} if isinstance(manifest["schema"], int) else set()
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return set()
 

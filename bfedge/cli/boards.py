@@ -1,0 +1,76 @@
+"""Options that say where the board is, shared by the verbs that talk to one."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from bfedge.errors import BfedgeError
+from bfedge.files import is_folder
+
+if TYPE_CHECKING:
+    from bfedge.device.board import Board
+    from bfedge.device.exported import Exported
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def board_options(command: Command) -> Command:
+    """--emulate, --host, --port, --baud, --timeout."""
+    for option in reversed(
+        [
+            click.option("--emulate", is_flag=True, help="Run the board's program in QEMU on this machine."),
+            click.option("--host", metavar="USER@BOARD", help="The board is reached by SSH; keys and known hosts are ssh's own."),
+            click.option("--port", help="The board is on this serial port, or a URL of pySerial's (socket://...)."),
+            click.option("--baud", type=click.IntRange(300, 4_000_000), default=115_200, show_default=True,
+                         help="Speed of the serial port."),
+            click.option("--timeout", type=click.FloatRange(1, 86_400),
+                         help="Seconds to wait for an answer [default: by the kind of request]."),
+        ]
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+@contextmanager
+def exported_for(model: Path, target: str | None, ternary: str = "2bit", data: str | None = None) -> Iterator[Exported]:
+    """An exported folder; of a checkpoint or .bfe file, a temporary one for `target`."""
+    from bfedge.device.exported import read_exported
+    from bfedge.device.profile import load_profile
+
+    if is_folder(model):
+        exported = read_exported(model)
+        if target and load_profile(target).name != exported.profile.name:
+            raise BfedgeError(
+                f"`{model}` is for {exported.profile.name}, not for {target}", f"`bfedge export --target {target}`"
+            )
+        yield exported
+        return
+    from bfedge.cli.export import export_model
+
+    with tempfile.TemporaryDirectory(prefix="bfedge-") as temporary:
+        folder = Path(temporary, "export")
+        export_model(model, folder, load_profile(target or "host"), ternary, 8, data)
+        yield read_exported(folder)
+
+
+def opened_board(
+    exported: Exported,
+    emulate: bool,
+    host: str | None,
+    port: str | None,
+    baud: int,
+    timeout: float | None,
+    counting: bool = False,
+) -> AbstractContextManager[Board]:
+    """The board that the options name, ready to be asked."""
+    from bfedge.device.board import Line, open_board
+
+    if sum((emulate, host is not None, port is not None)) > 1:
+        raise BfedgeError("--emulate, --host and --port exclude each other", "a board is in one place")
+    return open_board(exported, Line(emulate, host, port, baud, timeout), counting)

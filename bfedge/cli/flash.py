@@ -1,0 +1,59 @@
+"""`bfedge flash`: an exported folder onto its board."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bfedge.cli.output import count, json_option, out, print_json, table, words
+from bfedge.errors import BfedgeError
+
+if TYPE_CHECKING:
+    from bfedge.device.exported import Exported
+
+
+@click.command("flash")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--host", metavar="USER@BOARD", help="For Linux boards: where to copy to, by SSH.")
+@click.option("--port", help="The board's serial port.")
+@click.option("--model-only", is_flag=True, help="Replace only the model (ESP32-S3: its partition).")
+@click.option("--tool", type=click.Choice(["pyocd", "bossac", "uf2"]),
+              help="How to reach a Nano 33 BLE [default: what is installed and connected].")  # fmt: skip
+@json_option
+def command(
+    folder: Path, host: str | None, port: str | None, model_only: bool, tool: str | None, as_json: bool
+) -> None:
+    """Put the export FOLDER onto its board.
+
+    Everything that can be checked is checked before the first write: files against the manifest's hashes, the
+    model, the chip, sizes. What was written is read back and compared.
+    """
+    from bfedge.device.exported import read_exported
+
+    exported = read_exported(folder)
+    kind = exported.profile.port
+    if kind == "posix":
+        figures = flash_linux(exported, host, model_only)
+    elif host:
+        raise BfedgeError(f"{exported.profile.name} has no SSH", "--port names its serial port")
+    elif kind == "esp_idf":
+        figures = flash_esp(exported, port, model_only)
+    else:
+        figures = flash_nrf(exported, port, tool, model_only)
+    if as_json:
+        print_json("flash", {"folder": str(folder), "target": exported.profile.name, **figures})
+        return
+    rows = table(f"{exported.profile.name}", "")
+    for name, value in figures.items():
+        rows.add_row(name.replace("_", " "), count(value) if isinstance(value, int) else str(value))
+    out.print(rows)
+
+
+def flash_linux(exported: Exported, host: str | None, model_only: bool) -> dict[str, Any]:
+    if exported.profile.name == "host" and not host:
+        raise BfedgeError("this machine needs no flashing", f"`bfedge verify {exported.folder}` runs the model here")
+    if not host:
+        raise BfedgeError(f"where is the {exported.profile.name}?", "--host user@board")
+    raise NotImplementedError

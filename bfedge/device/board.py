@@ -1,0 +1,103 @@
+"""Finds the board of an export, wherever it is - this machine, an emulator, behind SSH or a serial port - and opens a
+session with it.
+"""
+
+from __future__ import annotations
+
+import platform
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bfedge.device.exported import Exported
+from bfedge.device.protocol import Hello
+from bfedge.device.session import Session
+from bfedge.device.transport import ProcessTransport, SerialTransport
+from bfedge.errors import BfedgeError
+
+PROGRAM = "bfedge-device"
+EMULATION_SLOWDOWN = 20
+"""Times that time-outs are longer in an emulator"""
+
+
+@dataclass(frozen=True)
+class Line:
+    """Where the board is; at most one of the first three."""
+
+    emulate: bool = False
+    host: str | None = None
+    port: str | None = None
+    baud: int = 115_200
+    timeout: float | None = None
+    """Seconds for an answer; None for the session's own"""
+
+
+@dataclass(frozen=True)
+class Board:
+    """A board that answers."""
+
+    session: Session
+    hello: Hello
+    where: str
+    """In words"""
+    emulated: bool
+    is_fast: bool
+    """The line and the processor: whether hundreds of images are a matter of seconds"""
+    counts_file: Path | None = None
+
+    def count_instructions(self, stages: int) -> list[int | None]:
+        """Instructions that the last profiled run executed, by stage; None each where nothing counts them."""
+        if self.counts_file is None:
+            return [None] * stages
+        from bfedge.device.counts import read_regions
+
+        regions = read_regions(self.counts_file)
+        if len(regions) < stages:
+            raise BfedgeError(f"the emulator counted {len(regions)} stages of {stages}", "please report this")
+        return [region.instructions for region in regions[-stages - 1 : -1]]
+
+
+@contextmanager
+def open_board(exported: Exported, line: Line, counting: bool = False) -> Iterator[Board]:
+    """A session with the board; in an emulator, with instructions counted if asked for (it is slower then).
+
+    Raises BfedgeError if the board cannot be reached, or does not say hello.
+    """
+    with ExitStack() as stack:
+        counts_file = None
+        if line.emulate:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bfedge-")))
+            counts_file = folder / "counts" if counting else None
+            session, where = emulator_session(exported, line, folder, counts_file)
+        elif line.host:
+            session, where = ssh_session(exported, line.host, line.timeout)
+        elif line.port:
+            session = Session(SerialTransport(line.port, line.baud), timeout=line.timeout)
+            where = f"on {line.port}"
+        elif exported.profile.name == "host":
+            session, where = local_session(exported, line.timeout)
+        else:
+            raise BfedgeError(
+                f"where is the {exported.profile.name}?",
+                "--host user@board, --port /dev/tty..., or --emulate to run it in QEMU here",
+            )
+        stack.enter_context(session)
+        hello = session.hello()
+        fast = exported.profile.port == "posix" and not line.emulate
+        yield Board(session, hello, where, line.emulate, fast, counts_file)
+
+
+def local_session(exported: Exported, timeout: float | None) -> tuple[Session, str]:
+    program = exported.folder / PROGRAM
+    transport = ProcessTransport([str(program.resolve()), str(exported.model)], what="the exported program")
+    return Session(transport, timeout=timeout), f"this machine ({platform.system()} {platform.machine()})"
+
+
+def ssh_session(exported: Exported, host: str, timeout: float | None) -> tuple[Session, str]:
+    from bfedge.device.ssh import open_deployed
+
+    if exported.profile.port != "posix":
+        raise BfedgeError(f"{exported.profile.name} has no SSH", "--port /dev/tty...")
+    return open_deployed(host, exported, timeout), f"{host} over SSH"

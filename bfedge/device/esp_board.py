@@ -1,0 +1,205 @@
+"""An ESP32 in its bootloader, reached by esptool's Python API. esptool's own output is turned off."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from bfedge.errors import BfedgeError
+
+BAUD = 460800
+"""While flashing. USB has no baud rate and ignores it"""
+READ_BYTES = 0x10000
+"""Read at once; after an error on the line only this much is read again"""
+READ_ATTEMPTS = 3
+
+Progress = Callable[[str, int, int], None]
+"""What is being done (`writing model.bfe`), how far it is, and how far it will be, in bytes"""
+
+
+class Board:
+    """A chip that runs esptool's stub. Methods raise what esptool raises; `connected` makes one line of it."""
+
+    def __init__(self, esptool: Any, esp: Any, port: str, progress: Progress | None) -> None:
+        self.esptool = esptool
+        self.esp = esp
+        self.port = port
+        self.progress = progress
+        self.doing: str | None = None
+        """What the board is being changed by, for messages"""
+
+    @property
+    def chip(self) -> str:
+        return str(self.esp.CHIP_NAME)
+
+    def flash_bytes(self) -> int:
+        size = self.esptool.cmds.detect_flash_size(self.esp)
+        if size is None:
+            raise BfedgeError(
+                f"the {self.chip} on `{self.port}` does not say how much flash it has",
+                "check its supply, and that nothing else is wired to the flash's pins",
+            )
+        return int(self.esptool.util.flash_size_bytes(size))
+
+    def read(self, offset: int, size: int, what: str = "") -> bytes:
+        """Reads flash in pieces; a piece that the line has spoilt is read again."""
+        data = bytearray()
+        while len(data) < size:
+            data += self.read_piece(offset + len(data), min(READ_BYTES, size - len(data)))
+            if what and self.progress:
+                self.progress(f"reading {what} back", len(data), size)
+        return bytes(data)
+
+    def read_piece(self, offset: int, size: int) -> bytes:
+        for attempt in range(1, READ_ATTEMPTS + 1):
+            try:
+                return bytes(self.esp.read_flash(offset, size))
+            except self.esptool.util.FatalError:
+                if attempt == READ_ATTEMPTS:
+                    raise
+                self.esp.flush_input()
+        raise AssertionError("unreachable")
+
+    def write(self, offset: int, data: bytes, what: str) -> None:
+        self.doing = f"writing {what}"
+        self.esptool.cmds.write_flash(self.esp, [(offset, data)])
+        self.doing = None
+
+    def reset(self) -> bool:
+        """Starts what was flashed. False if that takes the button: a socket has no wire for it."""
+        if self.port.startswith("socket:"):
+            return False
+        self.esptool.cmds.reset_chip(self.esp, "hard-reset")
+        return True
+
+
+@contextmanager
+def connected(port: str, chip: str, progress: Progress | None = None) -> Iterator[Board]:
+    """A chip of this kind on `port`, running the stub. Nothing of its flash is changed.
+
+    Raises BfedgeError for a port that is absent, busy or silent, for another chip, for a chip whose fuses forbid plain
+    flashing, and when the line breaks while it is in use.
+    """
+    esptool = import_esptool()
+    import serial
+
+    failures = (esptool.util.FatalError, serial.SerialException, OSError, struct.error)
+    with silent_esptool(esptool, lambda: board, progress):
+        board: Board | None = None
+        try:
+            rom = esptool.cmds.detect_chip(port)
+        except failures as problem:
+            raise port_problem(port, problem) from None
+        with rom:
+            board = Board(esptool, rom, port, progress)
+            try:
+                check_chip(rom, esptool.targets.CHIP_DEFS[chip].CHIP_NAME, port)
+                board.esp = esptool.cmds.run_stub(rom)
+                if not port.startswith("socket:"):  # whoever is behind a socket keeps its own rate
+                    board.esp.change_baud(BAUD)
+                esptool.cmds.attach_flash(board.esp)
+                yield board
+            except failures as problem:
+                during = f" while {board.doing}" if board.doing else ""
+                raise BfedgeError(
+                    f"the line to the board on `{port}` failed{during}: {first_line(problem)}",
+                    "what is on the board is incomplete: flash again"
+                    if board.doing
+                    else "try again, with another cable",
+                ) from None
+
+
+def check_chip(rom: Any, wanted: str, port: str) -> None:
+    if wanted != rom.CHIP_NAME:
+        raise BfedgeError(f"the chip on `{port}` is an {rom.CHIP_NAME}, not an {wanted}", "is it the right port?")
+    locks = {
+        "secure download mode": rom.secure_download_mode,
+        "secure boot": not rom.secure_download_mode and rom.get_secure_boot_enabled(),
+        "flash encryption": not rom.secure_download_mode and rom.get_flash_encryption_enabled(),
+    }
+    on = [name for name, is_on in locks.items() if is_on]
+    if on:
+        raise BfedgeError(
+            f"the {wanted} on `{port}` has {' and '.join(on)} fused on and takes no plain image",
+            "sign or encrypt and flash by ESP-IDF's own tools, or take another board",
+        )
+
+
+def port_problem(port: str, problem: Exception) -> BfedgeError:
+    """Why there is no connection, from esptool's words."""
+    words = str(problem)
+    if "Failed to connect" in words:
+        return BfedgeError(
+            f"no ESP32 answers on `{port}`",
+            "hold BOOT, press and let go of RESET, let go of BOOT, and try again; is it the right port, the cable one "
+            "for data, and does no other program use the port?",
+        )
+    if "Could not open" not in words:
+        return BfedgeError(f"no ESP32 was recognised on `{port}`: {first_line(problem)}")
+    if "Errno 2]" in words or "FileNotFoundError" in words:
+        return BfedgeError(f"there is no port `{port}`", f"ports of this machine: {', '.join(ports()) or 'none'}")
+    if "Errno 13]" in words or "Permission denied" in words:
+        return BfedgeError(
+            f"no permission to open `{port}`", "on Linux: `sudo usermod -aG dialout $USER`, and log in again"
+        )
+    if "exclusively lock" in words or "Access is denied" in words or "Errno 16]" in words:
+        return BfedgeError(f"`{port}` is in use by another program", "close the serial monitor")
+    if "refused" in words:
+        return BfedgeError(f"nobody listens on `{port}`")
+    cause = words.partition("\n(")[2].partition(")\n")[0]
+    return BfedgeError(f"cannot open `{port}`: {cause or first_line(problem)}")
+
+
+def ports() -> list[str]:
+    from serial.tools import list_ports
+
+    return sorted(port.device for port in list_ports.comports())
+
+
+def import_esptool() -> Any:
+    """The modules of esptool 5. Raises BfedgeError if it is missing or too old."""
+    how = '`pip install "bfedge[devices]"` installs it'
+    try:
+        import esptool
+        import esptool.bin_image
+        import esptool.cmds
+        import esptool.logger
+        import esptool.targets
+        import esptool.util
+    except ImportError as problem:
+        raise BfedgeError(f"flashing an ESP32 needs the package `{problem.name or 'esptool'}`", how) from None
+    if not hasattr(esptool.cmds, "attach_flash"):
+        raise BfedgeError(f"flashing an ESP32 needs esptool 5 or later, this is {esptool.__version__}", how)
+    return esptool
+
+
+@contextmanager
+def silent_esptool(
+    esptool: Any, board: Callable[[], Board | None] = lambda: None, progress: Progress | None = None
+) -> Iterator[None]:
+    """Within, esptool prints nothing; its progress of what the board is doing goes to `progress`."""
+
+    class Silent(esptool.logger.TemplateLogger):  # type: ignore[misc]
+        def print(self, *args: Any, **kwargs: Any) -> None: ...
+        def note(self, message: str) -> None: ...
+        def warning(self, message: str) -> None: ...
+        def error(self, message: str) -> None: ...
+        def stage(self, finish: bool = False) -> None: ...
+        def set_verbosity(self, verbosity: str) -> None: ...
+        def progress_bar(self, cur_iter: int, total_iters: int, *args: Any, **kwargs: Any) -> None:
+            now = board()
+            if progress and now and now.doing:
+                progress(now.doing, cur_iter, total_iters)
+
+    esptool.logger.log.set_logger(Silent())
+    try:
+        yield
+    finally:
+        esptool.logger.log.set_logger(esptool.logger.EsptoolLogger())
+
+
+def first_line(problem: Exception) -> str:
+    lines = str(problem).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(problem).__name__

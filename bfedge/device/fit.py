@@ -1,0 +1,162 @@
+"""Does a packed model fit a board, and with how many tokens at a time?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from bfedge.device.profile import Memory, Profile, known_profiles
+from bfedge.errors import BfedgeError
+
+Content = Literal["model", "workspace"]
+
+WORDS = {"flash": "flash", "sram": "RAM", "psram": "PSRAM", "dram": "memory"}
+
+
+@dataclass(frozen=True)
+class MemoryUse:
+    """One memory of the board, in bytes."""
+
+    name: str
+    kind: str
+    contents: tuple[Content, ...]
+    """What lies here; "workspace" is with the input image and the logits"""
+    needed: int
+    room: int
+    """What a model may take of it"""
+    size: int
+
+
+@dataclass(frozen=True)
+class Fit:
+    tile: int
+    """Tokens that go through the experts together; 0 for all"""
+    workspace_bytes: int
+    """For this tile, without image and logits"""
+    memories: tuple[MemoryUse, ...]
+    """All of the board's, in its order; none for this machine, where everything fits"""
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes of a model on any board."""
+
+    model: int
+    workspace_of: Callable[[int], int]
+    extra: int
+
+    def working(self, tile: int) -> int:
+        return self.workspace_of(tile) + self.extra
+
+
+def fit(
+    profile: Profile,
+    model_bytes: int,
+    workspace_of: Callable[[int], int],
+    tokens: int,
+    extra_bytes: int,
+    tile: int | None,
+    name: str = "model.bfe",
+) -> Fit:
+    """Where everything lies on a board.
+
+    Args:
+        model_bytes: the packed file.
+        workspace_of: bytes of workspace for a tile (`HostModel.workspace_bytes`); grows with the tile.
+        tokens: of one image, so the largest tile.
+        extra_bytes: input image and logits, each rounded up to the alignment; they lie with the workspace.
+        tile: tokens that go through the experts together, 0 for all; None for as many as fit.
+        name: of the model, for messages.
+
+    Raises BfedgeError with the numbers and a way out if it does not fit.
+    """
+    need = Need(model_bytes, workspace_of, extra_bytes)
+    chosen = largest_tile(profile, need, tokens) if tile is None else tile
+    uses = None if chosen is None else place(profile, need, chosen)
+    if chosen is None or uses is None:
+        raise too_large(profile, need, tokens, tile, name)
+    return Fit(chosen, workspace_of(chosen), uses)
+
+
+def place(profile: Profile, need: Need, tile: int) -> tuple[MemoryUse, ...] | None:
+    """Each of the two in the first memory that holds it and has room for it; None if one of them finds none."""
+    taken = [0] * len(profile.memories)
+    contents: list[tuple[Content, ...]] = [()] * len(profile.memories)
+    parts: tuple[tuple[Content, int], ...] = (("model", need.model), ("workspace", need.working(tile)))
+    for what, size in parts:
+        for index, memory in enumerate(profile.memories):
+            if what in memory.holds and taken[index] + size <= memory.room:
+                taken[index] += size
+                contents[index] += (what,)
+                break
+        else:
+            if profile.memories:
+                return None
+    return tuple(
+        MemoryUse(memory.name, memory.kind, held, used, memory.room, int(memory.bytes.value))
+        for memory, held, used in zip(profile.memories, contents, taken, strict=True)
+    )
+
+
+def largest_tile(profile: Profile, need: Need, tokens: int) -> int | None:
+    """The largest tile that fits, 0 if all tokens do; None if not even one token does."""
+    if place(profile, need, 0) is not None:
+        return 0
+    fits, too_many = 0, tokens
+    while too_many - fits > 1:
+        middle = (fits + too_many) // 2
+        if place(profile, need, middle) is not None:
+            fits = middle
+        else:
+            too_many = middle
+    return fits or None
+
+
+def too_large(profile: Profile, need: Need, tokens: int, tile: int | None, name: str) -> BfedgeError:
+    homes = profile.memories_that_hold("model")
+    if not any(need.model <= memory.room for memory in homes):
+        return BfedgeError(
+            f"{name} is {at_least(need.model)}; {rooms(profile, homes)}",
+            "`--ternary base3` packs a checkpoint's trits smaller; " + boards_that_fit(need, tokens),
+        )
+    smaller = largest_tile(profile, need, tokens)
+    least = 1 if tile is None else tile
+    speed = {0: "all tokens at once", 1: "one token at a time"}.get(least, f"{least} tokens at a time")
+    kinds = " or ".join(WORDS[memory.kind] for memory in profile.memories_that_hold("workspace"))
+    message = (
+        f"{name} needs {at_least(need.working(least))} of {kinds} with {speed}; "
+        f"{rooms(profile, profile.memories_that_hold('workspace'), need)}"
+    )
+    if smaller:
+        return BfedgeError(message, f"`--tile {smaller}` needs {at_least(need.working(smaller))}")
+    return BfedgeError(message, boards_that_fit(need, tokens))
+
+
+def rooms(profile: Profile, memories: list[Memory], need: Need | None = None) -> str:
+    """What the board has for a model, or beside the model that `need` puts into one of the memories."""
+    shares = []
+    home = next((m for m in profile.memories_that_hold("model") if need and need.model <= m.room), None)
+    for memory in memories:
+        room = memory.room - (need.model if need and memory is home else 0)
+        shares.append(f"{at_most(room)} of {WORDS[memory.kind]}")
+    beside = " beside it" if home in memories else ""
+    return f"{profile.name} has {' and '.join(shares)} for a model{beside}"
+
+
+def boards_that_fit(need: Need, tokens: int) -> str:
+    fitting = [p.name for p in known_profiles() if p.memories and largest_tile(p, need, tokens) is not None]
+    return f"it fits {', '.join(fitting)}" if fitting else "no board that bfedge knows has room for it"
+
+
+def at_least(size: int) -> str:
+    """Rounded up, and `at_most` down, so that what does not fit never reads as if it did."""
+    return in_units(-(-size // 1024), -(-size // 1048576))
+
+
+def at_most(size: int) -> str:
+    return in_units(size // 1024, size // 1048576)
+
+
+def in_units(kib: int, mib: int) -> str:
+    return f"{kib:,} KiB" if kib < 100_000 else f"{mib:,} MiB"

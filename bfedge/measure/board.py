@@ -1,0 +1,115 @@
+"""Checks of a board: is it the right model and program, are its bits the reference's, is its memory what the plan says?"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bfedge.device.host import HostModel
+from bfedge.device.protocol import Hello
+from bfedge.device.session import Session
+from bfedge.measure.verify import Check, Logits, Track, differing_images
+from bfedge.packed.golden import Golden
+
+STACK_BOUND = 2048
+"""BFE_STACK_BYTES of bfedge.h"""
+
+
+def check_board(
+    session: Session,
+    hello: Hello,
+    board: str,
+    packed: bytes,
+    golden: Golden,
+    runtime: HostModel,
+    tile: int,
+    track: Track,
+) -> Iterable[Check]:
+    """Everything that the golden cases in the board's own copy of the model can show. The board's answers are not
+    taken at their word: the CRCs of its logits are compared with those of the reference's.
+    """
+    identity = check_identity(hello, board, packed)
+    yield identity
+    if identity.passed:
+        yield check_golden(session, golden, tile, track)
+        yield from check_memory(session, hello, runtime, tile)
+
+
+def check_identity(hello: Hello, board: str, packed: bytes) -> Check:
+    """The board runs the program that was built for it, on this very file."""
+    name = "board has the model"
+    expected = f"{int.from_bytes(packed[20:24], 'little'):08x}"  # FORMAT.md: the header's checksum
+    if hello.board != board:
+        return Check(name, False, f"its program was built for {hello.board}, not for {board}")
+    if hello.refused:
+        where = f" (rule V{hello.refused.rule}, offset {hello.refused.offset})" if hello.refused.rule else ""
+        return Check(name, False, f"the board refuses its model: {hello.refused.status}{where}")
+    if hello.model is None:
+        return Check(name, False, "there is no model on the board")
+    figures = {"crc32": hello.model.crc32, "bytes": hello.model.bytes}
+    if (hello.model.bytes, hello.model.crc32) != (len(packed), expected):
+        return Check(
+            name,
+            False,
+            f"it has another one: {hello.model.bytes} bytes with CRC {hello.model.crc32}, "
+            f"expected {len(packed)} with {expected}",
+            figures,
+        )
+    return Check(name, True, f"{len(packed)} bytes, CRC {expected}, runtime {hello.runtime} on {hello.cpu}", figures)
+
+
+def check_golden(session: Session, golden: Golden, tile: int, track: Track) -> Check:
+    """Every golden case of the file."""
+    wrong = []
+    cases = range(len(golden.outputs))
+    for case in track(cases, "golden cases on the board"):
+        result = session.golden(case, tile)
+        if result.differing or result.crc32 != crc_of(golden.outputs[case]):
+            wrong.append((case, result))
+    name = "board, golden vectors"
+    figures = {"cases": len(cases), "differing_cases": len(wrong)}
+    if not wrong:
+        return Check(name, True, f"{len(cases)} cases, 0 differing bits", figures)
+    case, result = wrong[0]
+    detail = f"{len(wrong)} of {len(cases)} cases differ; the first, {case}, in {result.differing} logits"
+    return Check(name, False, detail, figures)
+
+
+def check_images(session: Session, images: NDArray[np.uint8], expected: Logits, tile: int, track: Track) -> Check:
+    """Images that are sent to the board."""
+    got = np.stack([session.image(image, tile)[1] for image in track(images, "images on the board")])
+    different = len(differing_images(expected, got))
+    figures = {"images": len(images), "differing_images": different}
+    detail = f"{different} of {len(images)} images differ" if different else f"{len(images)} images, 0 differing bits"
+    return Check("board, test images", not different, detail, figures)
+
+
+def check_memory(session: Session, hello: Hello, runtime: HostModel, tile: int) -> Iterable[Check]:
+    """What a run touched, against what the host's copy of the runtime states for this file and tile."""
+    planned = runtime.workspace_bytes(tile)
+    _, found = session.profile(0, tile)
+    workspace = found.workspace
+    yield Check(
+        "board, workspace",
+        workspace.stated == workspace.used == planned and workspace.intact,
+        f"planned {planned:,} bytes, stated {workspace.stated:,}, used {workspace.used:,}; "
+        f"memory behind it {'untouched' if workspace.intact else 'overwritten'}",
+        {"planned": planned, "stated": workspace.stated, "used": workspace.used, "intact": workspace.intact},
+    )
+    stack = found.stack
+    deepest = max(stack.run or 0, stack.open or 0)
+    free = f" of {hello.stack.bytes:,}" if hello.stack.bytes else ""
+    yield Check(
+        "board, stack",
+        0 < deepest <= STACK_BOUND,
+        f"runtime {deepest:,} bytes, bound {STACK_BOUND:,}; program {stack.total or 0:,}{free}",
+        {"run": stack.run, "open": stack.open, "total": stack.total, "bound": STACK_BOUND},
+    )
+
+
+def crc_of(logits: NDArray[np.float32]) -> str:
+    """As boards give it: of the values as little-endian binary32."""
+    return f"{zlib.crc32(logits.astype('<f4').tobytes()):08x}"

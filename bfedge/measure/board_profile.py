@@ -1,0 +1,101 @@
+"""What a board measured of itself: memory, and time, cycles or instructions by stage."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+
+from bfedge.device.board import Board
+from bfedge.device.protocol import Clock, Hello
+
+
+@dataclass(frozen=True)
+class StageProfile:
+    name: str
+    """`embed`, `block 0 attention`, ..."""
+    ticks: int | None
+    """In the clock's unit; None without a clock, and in an emulator"""
+    instructions: int | None
+    """Executed, as counted by the emulator; None on hardware"""
+    model_bytes: int
+    """Read from the packed file, each pass over a matrix counted"""
+
+
+@dataclass(frozen=True)
+class BoardProfile:
+    where: str
+    hello: Hello
+    emulated: bool
+    clock: Clock | None
+    """None in an emulator: its time says nothing about the board's"""
+    tile: int
+    stages: tuple[StageProfile, ...]
+    ticks: int | None
+    """Of a whole inference, without tracing"""
+    workspace_stated: int
+    workspace_used: int
+    stack_run: int | None
+    stack_open: int | None
+    stack_total: int | None
+    free_memory: int | None
+
+    @property
+    def instructions(self) -> int | None:
+        """Of a whole inference: the stages' sum"""
+        counts = [stage.instructions for stage in self.stages if stage.instructions is not None]
+        return sum(counts) if counts else None
+
+    @property
+    def model_bytes(self) -> int:
+        return sum(stage.model_bytes for stage in self.stages)
+
+
+def profile_board(board: Board, tile: int) -> BoardProfile:
+    """Profiles golden case 0. Raises BfedgeError if the board cannot."""
+    stages, found = board.session.profile(0, tile)
+    counts = board.count_instructions(len(stages))
+    return BoardProfile(
+        where=board.where,
+        hello=board.hello,
+        emulated=board.emulated,
+        clock=None if board.emulated else board.hello.clock,
+        tile=tile,
+        stages=tuple(
+            StageProfile(
+                name=stage.stage if stage.block is None else f"block {stage.block} {stage.stage}",
+                ticks=None if board.emulated else stage.ticks,
+                instructions=count,
+                model_bytes=stage.model_bytes,
+            )
+            for stage, count in zip(stages, counts, strict=True)
+        ),
+        ticks=None if board.emulated else found.ticks,
+        workspace_stated=found.workspace.stated,
+        workspace_used=found.workspace.used,
+        stack_run=found.stack.run,
+        stack_open=found.stack.open,
+        stack_total=found.stack.total,
+        free_memory=None if board.emulated else found.memory.free,
+    )
+
+
+def milliseconds(ticks: int | None, clock: Clock | None) -> float | None:
+    """None where the clock's rate is unknown."""
+    return None if ticks is None or clock is None or not clock.hz else 1000 * ticks / clock.hz
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Of many inferences, in the unit of the board's clock."""
+
+    runs: int
+    median: float
+    fastest: int
+    slowest: int
+    first_quartile: float
+    third_quartile: float
+
+
+def time_board(ticks: list[int]) -> Timing:
+    low, median, high = statistics.quantiles(ticks, n=4, method="inclusive") if len(ticks) > 1 else ticks * 3
+    return Timing(len(ticks), median, min(ticks), max(ticks), low, high)
