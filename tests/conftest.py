@@ -9,7 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from bfedge.device.compiler import Compiler, compile_library, compile_program, find_compiler, runtime_sources
+from bfedge.device.compiler import (
+    Compiler,
+    TargetCompiler,
+    compile_library,
+    compile_program,
+    find_compiler,
+    runtime_sources,
+)
 
 
 def compilers() -> list[Compiler]:
@@ -38,5 +45,5 @@ def sanitized_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The device program under the address and undefined-behaviour sanitizers, which end it at the first finding."""
     program = tmp_path_factory.mktemp("sanitized") / "bfedge-device"
     flags = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
-    compile_program(find_compiler("gcc"), runtime_sources(), program, "host", flags)
+    compile_program(TargetCompiler(find_compiler("gcc")), runtime_sources(), program, "host", flags)
     return program

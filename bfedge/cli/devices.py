@@ -72,7 +72,7 @@ def state(found: BoardReport, step_name: str) -> str:
     step = found.step(step_name)
     if step is None:
         return "-"
-    return step.uses[-1] if step.ready else "missing"
+    return step.uses[-1 if step_name == "emulate" else 0] if step.ready else "missing"  # the compiler, or QEMU
 
 
 def clock(hz: Quantity | None) -> str:
@@ -134,7 +134,7 @@ def flags(profile: Profile, step_name: str) -> str:
     if step_name == "emulate" and profile.emulate:
         return " ".join((profile.emulate.program, *profile.emulate.arguments))
     if step_name == "build":
-        zig = " ".join(("zig cc", *profile.build.zig)) if profile.build.zig else ""
+        zig = " ".join(("zig cc", *profile.build.zig, *profile.build.zig_cpu)) if profile.build.zig else ""
         gcc = " ".join((profile.build.gcc, *profile.build.gcc_flags)) if profile.build.gcc_flags else ""
         return "; ".join(filter(None, (zig, gcc)))
     return ""

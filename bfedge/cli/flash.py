@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from rich.progress import Progress, TaskID
 
 from bfedge.cli.output import count, json_option, out, print_json, table, words
 from bfedge.errors import BfedgeError
@@ -56,4 +59,41 @@ def flash_linux(exported: Exported, host: str | None, model_only: bool) -> dict[
         raise BfedgeError("this machine needs no flashing", f"`bfedge verify {exported.folder}` runs the model here")
     if not host:
         raise BfedgeError(f"where is the {exported.profile.name}?", "--host user@board")
-    raise NotImplementedError
+    if model_only:
+        words.print("note: files that are on the board already are not sent again")
+    from bfedge.device.ssh import deploy_exported
+
+    return {"board": host, "folder": deploy_exported(host, exported)}
+
+
+def flash_esp(exported: Exported, port: str | None, model_only: bool) -> dict[str, Any]:
+    from bfedge.device.esp_flash import flash
+    from bfedge.export.ports import PROJECT
+
+    if not port:
+        raise BfedgeError(f"where is the {exported.profile.name}?", "--port names its serial port")
+    with progress_bars() as progress:
+        return flash(exported.folder / PROJECT, port, model_only, progress=progress)
+
+
+def flash_nrf(exported: Exported, port: str | None, tool: str | None, model_only: bool) -> dict[str, Any]:
+    from bfedge.device.nrf_flash import flash
+
+    if model_only:
+        raise BfedgeError("on this board the model is part of the firmware", "leave --model-only out")
+    with progress_bars() as progress:
+        return flash(exported, port, tool, progress=progress)
+
+
+@contextmanager
+def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for each piece of work that reports (what, done, total)."""
+    with Progress(console=words, transient=True, disable=not words.is_terminal) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def report(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total)
+            bars.update(tasks[what], completed=done, total=total)
+
+        yield report

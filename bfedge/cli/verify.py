@@ -160,11 +160,7 @@ def check_there(exported: Exported, subject: Subject, line: BoardLine, images: i
         raise BfedgeError(f"`{exported.model}` has no golden vectors", "export the model again")
     with opened_board(exported, *line) as board:
         words.print(f"{board.hello.board}, {board.hello.cpu}: {board.where}")
-        checks = list(
-            check_board(
-                board.session, board.hello, exported.profile.name, packed, golden, subject.runtime, exported.tile, track
-            )
-        )
+        checks = list(check_board(board, exported, packed, golden, subject.runtime, track))
         yield from checks
         if checks[0].passed:
             most = images or (len(subject.images) if board.is_fast else IMAGES_TO_SLOW_BOARDS)

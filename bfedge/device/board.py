@@ -18,8 +18,8 @@ from bfedge.device.transport import ProcessTransport, SerialTransport
 from bfedge.errors import BfedgeError
 
 PROGRAM = "bfedge-device"
-EMULATION_SLOWDOWN = 20
-"""Times that time-outs are longer in an emulator"""
+EMULATOR_SECONDS = 1800.0
+"""To wait for an answer of an emulated board, which takes up to some hundred times as long as a real one"""
 
 
 @dataclass(frozen=True)
@@ -101,3 +101,52 @@ def ssh_session(exported: Exported, host: str, timeout: float | None) -> tuple[S
     if exported.profile.port != "posix":
         raise BfedgeError(f"{exported.profile.name} has no SSH", "--port /dev/tty...")
     return open_deployed(host, exported, timeout), f"{host} over SSH"
+
+
+def emulator_session(exported: Exported, line: Line, folder: Path, counts: Path | None) -> tuple[Session, str]:
+    """Runs the export's own sources and model; firmware is built with semihosting in place of the UART."""
+    from bfedge.device.counts import count_arguments
+    from bfedge.device.emulator import emulator_command, emulator_version, explain_exit, find_emulator
+
+    profile = exported.profile
+    emulator = find_emulator(profile)
+    is_linux = profile.port == "posix"
+    program = exported.folder / PROGRAM if is_linux else emulated_firmware(exported, folder / "firmware.elf")
+    model = exported.model if is_linux else None
+    plugin = count_arguments(program, counts) if counts else []
+    command = emulator_command(profile, program, model, plugin)
+    transport = ProcessTransport(
+        command,
+        what=f"the emulated {profile.name}",
+        explain=lambda code, stderr: explain_exit(profile, code, stderr),
+    )
+    assert profile.emulate is not None
+    where = " ".join((Path(emulator).name, *profile.emulate.arguments))
+    timeout = line.timeout or EMULATOR_SECONDS
+    return Session(transport, timeout=timeout), f"emulated by QEMU {emulator_version(emulator)} ({where})"
+
+
+def emulated_firmware(exported: Exported, output: Path) -> Path:
+    from bfedge.device.compiler import find_target_compiler
+    from bfedge.device.counts import cache_folder
+    from bfedge.device.firmware import build_firmware, find_xtensa_compiler
+
+    profile = exported.profile
+    if profile.port == "nrf52840":
+        target = find_target_compiler(profile)
+        port, compiler, flags = "nrf52840", target.compiler, target.target
+    else:
+        port, (compiler, flags) = "xtensa_sim", find_xtensa_compiler()
+    build_firmware(
+        port,
+        exported.runtime,
+        exported.model.read_bytes(),
+        exported.arena_bytes,
+        output,
+        console="semihosting",
+        board=profile.name,
+        compiler=compiler,
+        target_flags=flags,
+        objects=cache_folder() / "objects",
+    )
+    return output

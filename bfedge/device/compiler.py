@@ -7,6 +7,8 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import util
 from pathlib import Path
@@ -70,70 +72,96 @@ def runtime_sources() -> Path:
     raise BfedgeError("the sources of the C runtime are missing from this installation of bfedge")
 
 
-def find_target_compiler(profile: Profile, wanted: str | None = None) -> tuple[Compiler, tuple[str, ...]]:
-    """A compiler for Linux on a board, and the flags that name the board's CPU: what the user asked for, zig from the
-    `ziglang` wheel, or the usual cross compiler. A profile without either is for this machine.
+@dataclass(frozen=True)
+class TargetCompiler:
+    """A compiler, and the flags that make it build for a board."""
+
+    compiler: Compiler
+    target: tuple[str, ...] = ()
+    """For compiling and linking"""
+    cpu: tuple[str, ...] = ()
+    """For compiling alone"""
+
+
+def find_target_compiler(profile: Profile, wanted: str | None = None) -> TargetCompiler:
+    """A compiler for a board: what the user asked for, zig from the `ziglang` wheel, or the usual cross compiler. A
+    profile without either is for this machine.
 
     Raises BfedgeError if there is none.
     """
     build = profile.build
     if not build.zig and not build.gcc:
-        return find_compiler(wanted), ()
+        return TargetCompiler(find_compiler(wanted))
     if wanted or os.environ.get("CC"):
         compiler = find_compiler(wanted)
-        is_zig = any("zig" in word for word in compiler.command)
-        return compiler, build.zig if is_zig else build.gcc_flags
+        if is_zig(compiler):
+            return TargetCompiler(compiler, build.zig, build.zig_cpu)
+        return TargetCompiler(compiler, build.gcc_flags)
     if build.zig and util.find_spec("ziglang"):
         command = (sys.executable, "-m", "ziglang", "cc")
-        return Compiler(command, "zig cc, " + version(command)), build.zig
+        return TargetCompiler(Compiler(command, "zig cc, " + version(command)), build.zig, build.zig_cpu)
     if build.gcc and shutil.which(build.gcc):
-        return Compiler((build.gcc,), version((build.gcc,))), build.gcc_flags
+        return TargetCompiler(Compiler((build.gcc,), version((build.gcc,))), build.gcc_flags)
     raise BfedgeError(
         f"there is no C compiler for {profile.name}",
         'install zig by `pip install "bfedge[devices]"`' + (f", or {build.gcc}" if build.gcc else ""),
     )
 
 
+def is_zig(compiler: Compiler) -> bool:
+    return any(word == "ziglang" or Path(word).stem == "zig" for word in compiler.command)
+
+
 def compile_library(compiler: Compiler, folder: Path, output: Path, extra: tuple[str, ...] = ()) -> None:
     """The runtime of `folder` as a shared library for this machine. Raises BfedgeError with the compiler's words."""
-    compile_c(compiler, folder, output, ["-Isrc", *extra, "-shared", "-fPIC"], runtime_files(folder))
+    flags = [*FLAGS, "-Iinclude", "-Isrc", *extra, "-shared", "-fPIC"]
+    run_compiler(compiler, [*flags, *sources(folder, "src"), "-o", str(output.resolve())], folder)
 
 
 def compile_program(
-    compiler: Compiler, folder: Path, output: Path, board: str, extra: tuple[str, ...] = ()
+    compiler: TargetCompiler, folder: Path, output: Path, board: str, extra: tuple[str, ...] = ()
 ) -> tuple[str, ...]:
-    """The device program of `folder` for Linux and its like. Returns the flags that decide what is computed and where
-    it runs. Raises BfedgeError with the compiler's own words.
+    """The device program of `folder` for Linux and its like. Returns the flags that it was compiled with, paths and
+    the board's name aside. Raises BfedgeError with the compiler's own words.
     """
-    flags = (*FLAGS, *extra)
+    flags = (*FLAGS, *compiler.target, *compiler.cpu, *extra)
+    includes = ["-Iinclude", "-Isrc", "-Iapp", "-Iports/posix"]
     defines = [f'-DBFD_BOARD="{board}"', f'-DBFD_FLAGS="{" ".join(flags)}"']
-    sources = [
-        *runtime_files(folder),
-        *sorted(
-            str(f.relative_to(folder)) for f in [*(folder / "app").glob("*.c"), *(folder / "ports/posix").glob("*.c")]
-        ),
-    ]
-    options = ["-Isrc", "-Iapp", "-Iports/posix", *extra, *defines, "-pthread"]
-    if any("zig" in word for word in compiler.command):
-        options.append("-Wl,--strip-debug")  # of zig's C library; symbols stay, for emulators to find
-    compile_c(compiler, folder, output, options, sources)
+    linking = [*compiler.target, *extra, "-pthread"]
+    if is_zig(compiler.compiler):
+        # Of its C library. Stripping them would take the symbols along, which emulators need.
+        linking.append("-Wl,--compress-debug-sections=zlib")
+    with tempfile.TemporaryDirectory(prefix="bfedge-") as objects:
+        for number, source in enumerate(sources(folder, "src", "app", "ports/posix")):
+            target = str(Path(objects, f"{number}.o"))
+            run_compiler(compiler.compiler, [*flags, *includes, *defines, "-c", source, "-o", target], folder)
+        files = sorted(str(file) for file in Path(objects).iterdir())
+        run_compiler(compiler.compiler, [*linking, *files, "-o", str(output.resolve())], folder)
     return flags
 
 
-def runtime_files(folder: Path) -> list[str]:
-    return sorted(str(f.relative_to(folder)) for f in (folder / "src").rglob("*.c"))
+def sources(folder: Path, *parts: str) -> list[str]:
+    return sorted(str(f.relative_to(folder)) for part in parts for f in (folder / part).rglob("*.c"))
 
 
-def compile_c(compiler: Compiler, folder: Path, output: Path, options: list[str], sources: list[str]) -> None:
-    command = [*compiler.command, *FLAGS, "-Iinclude", *options, *sources, "-o", str(output.resolve())]
+class CompilerError(BfedgeError):
+    """The compiler or linker failed; `output` is all it said."""
+
+    def __init__(self, message: str, output: str) -> None:
+        super().__init__(message, "another compiler can be chosen with --cc")
+        self.output = output
+
+
+def run_compiler(compiler: Compiler, arguments: Sequence[str], folder: Path) -> None:
+    """Raises CompilerError."""
+    name = Path(compiler.command[0]).name
     try:
-        result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=COMPILE_SECONDS)
-    except (OSError, subprocess.TimeoutExpired) as problem:
-        raise BfedgeError(f"`{compiler.command[0]}` failed to compile the runtime: {problem}") from None
-    if result.returncode:
-        lines = (result.stderr or result.stdout).strip().splitlines()
-        errors = [line for line in lines if "error" in line] or lines or ["no message"]
-        raise BfedgeError(
-            f"`{compiler.command[0]}` failed to compile the runtime: {errors[0]}",
-            "another compiler can be chosen with --cc",
+        result = subprocess.run(
+            [*compiler.command, *arguments], cwd=folder, capture_output=True, text=True, timeout=COMPILE_SECONDS
         )
+    except (OSError, subprocess.TimeoutExpired) as problem:
+        raise CompilerError(f"`{name}` failed to compile the runtime: {problem}", "") from None
+    if result.returncode:
+        lines = (result.stderr or result.stdout).strip().splitlines() or ["no message"]
+        first = next((line for line in lines if "error" in line or "undefined" in line), lines[0])
+        raise CompilerError(f"`{name}` failed to compile the runtime: {first}", result.stderr)

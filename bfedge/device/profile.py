@@ -66,7 +66,9 @@ class Memory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class Build(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     zig: tuple[str, ...] = ()
-    """Flags for `zig cc`: target and CPU. Empty: zig can't build for it"""
+    """Flags for `zig cc` that name the target. Empty: zig can't build for it"""
+    zig_cpu: tuple[str, ...] = ()
+    """Flags that name the CPU, for bfedge's own code only: zig builds its C library once for all boards of a target"""
     gcc: str = ""
     """A cross compiler of the usual name, for `--cc`"""
     gcc_flags: tuple[str, ...] = ()
@@ -167,8 +169,10 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise BfedgeError(f"`{path}` is no text: byte {problem.start} is not UTF-8") from None
     except RecursionError:
         raise BfedgeError(f"`{path}` is nested too deeply") from None
-    except ValueError as problem:  # tomllib's own error, and Python's for numbers of thousands of digits
+    except tomllib.TOMLDecodeError as problem:
         raise BfedgeError(f"`{path}`: {problem}") from None
+    except ValueError:  # Python's limit
+        raise BfedgeError(f"`{path}`: there is a number of thousands of digits") from None
 
 
 def in_own_words(problem: str, values: dict[str, Any]) -> str:
@@ -232,6 +236,13 @@ def violations(profile: Profile) -> Iterator[Violation]:
         for what in ("model", "workspace"):
             if not any(what in memory.holds for memory in profile.memories):
                 yield Violation("memories", [m.name for m in profile.memories], f"at least one that holds the {what}")
+    elif profile.port != "posix":
+        yield Violation("memories", [], f"flash and RAM, for the port {profile.port}")
+    build = profile.build
+    if profile.port == "nrf52840" and not (build.gcc or build.zig):
+        yield Violation("build", msgspec.to_builtins(build), "a compiler for the port nrf52840, in gcc or zig")
+    if profile.port == "esp_idf" and profile.emulate and not build.gcc:
+        yield Violation("build.gcc", build.gcc, "a compiler for the emulator's program")
     if len({profile.name, *profile.aliases}) != 1 + len(profile.aliases):
         yield Violation("aliases", list(profile.aliases), "each once, and not the board's name")
 

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
+import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bfedge.device.compiler import compile_program, find_target_compiler
 from bfedge.device.fit import Fit
+from bfedge.device.host import HostModel
 from bfedge.device.profile import Profile
 from bfedge.errors import BfedgeError
 from bfedge.lowered.model import LoweredViT
 
+if TYPE_CHECKING:
+    from bfedge.device.firmware import Firmware
+
 PROGRAM = "bfedge-device"
 FIRMWARE = "firmware"
 PROJECT = "project"
+
+ARDUINO_APP_OFFSET = 0x10000
+"""Behind Arduino's bootloader"""
+UF2_APP_OFFSET = 0x26000
+"""Behind Adafruit's bootloader and its SoftDevice S140"""
 
 
 def write_port(
@@ -26,7 +37,7 @@ def write_port(
         return write_posix(folder, profile, model, cc)
     if profile.port == "nrf52840":
         return write_nrf52840(folder, profile, packed, fitted, cc)
-    return write_esp_idf(folder, profile, packed, fitted, build)
+    return write_esp_idf(folder, profile, packed, build)
 
 
 def write_posix(folder: Path, profile: Profile, model: LoweredViT, cc: str | None) -> dict[str, Any]:
@@ -40,10 +51,66 @@ def write_posix(folder: Path, profile: Profile, model: LoweredViT, cc: str | Non
         raise BfedgeError(
             f"export needs the package `{problem.name}`", '`pip install "bfedge[onnx]"` installs it'
         ) from None
-    compiler, flags = find_target_compiler(profile, cc)
+    compiler = find_target_compiler(profile, cc)
     (folder / "model.onnx").write_bytes(to_onnx(model).SerializeToString(deterministic=True))
-    flags = compile_program(compiler, folder / "runtime", folder / PROGRAM, profile.name, flags)
+    flags = compile_program(compiler, folder / "runtime", folder / PROGRAM, profile.name)
     return {
-        "compiler": {"version": compiler.version, "flags": list(flags)},
+        "compiler": {"version": compiler.compiler.version, "flags": list(flags)},
         "versions": {"onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__},
     }
+
+
+def write_nrf52840(folder: Path, profile: Profile, packed: bytes, fitted: Fit, cc: str | None) -> dict[str, Any]:
+    """Firmware for a debug probe or Arduino's bootloader (.hex, .bin, .elf) and for a UF2 bootloader, and an Arduino
+    library that holds the same program and model.
+    """
+    from bfedge.device.firmware import build_firmware
+    from bfedge.device.flash_images import write_images
+    from bfedge.export.arduino import write_library
+
+    compiler = find_target_compiler(profile, cc)
+    runtime = folder / "runtime"
+
+    def build(output: Path, app_offset: int) -> Firmware:
+        return build_firmware(
+            "nrf52840",
+            runtime,
+            packed,
+            HostModel(packed).arena_bytes(fitted.tile),
+            output,
+            console="uart",
+            board=profile.name,
+            compiler=compiler.compiler,
+            target_flags=compiler.target,
+            app_offset=app_offset,
+        )
+
+    firmware = build(folder / f"{FIRMWARE}.elf", ARDUINO_APP_OFFSET)
+    write_images(firmware.elf, folder, FIRMWARE, ("hex", "bin"))
+    with tempfile.TemporaryDirectory(prefix="bfedge-") as temporary:
+        behind_uf2 = build(Path(temporary, "uf2.elf"), UF2_APP_OFFSET)
+        write_images(behind_uf2.elf, folder, FIRMWARE, ("uf2",))
+    write_library(folder / "arduino" / "bfedge", runtime, packed, profile, fitted.tile)
+    sizes = {f.name: getattr(firmware, f.name) for f in dataclasses.fields(firmware) if f.name != "elf"}
+    return {
+        "compiler": {"version": compiler.compiler.version, "flags": list(compiler.target)},
+        "firmware": {**sizes, "ram_bytes": firmware.ram_bytes},
+        "notes": [
+            f"firmware: {firmware.runtime_bytes:,} bytes of flash for the runtime, "
+            f"{firmware.program_bytes + firmware.helper_bytes:,} for the program, {firmware.model_bytes:,} for the model; "
+            f"{firmware.ram_bytes:,} bytes of RAM in all"
+        ],
+    }
+
+
+def write_esp_idf(folder: Path, profile: Profile, packed: bytes, build: bool) -> dict[str, Any]:
+    """A project for ESP-IDF, built if asked for."""
+    from bfedge.export.esp_idf import build_project, write_project
+
+    figures = write_project(folder / PROJECT, profile, packed, folder / "runtime")
+    if build:
+        build_project(folder / PROJECT)
+        note = f"built in {PROJECT}/build; `bfedge flash` writes it to a board"
+    else:
+        note = f"{PROJECT}/ is a project for ESP-IDF: --build builds it, or `idf.py build` there"
+    return {"esp_idf": figures, "notes": [note]}

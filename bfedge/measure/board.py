@@ -8,6 +8,8 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
+from bfedge.device.board import Board
+from bfedge.device.exported import Exported
 from bfedge.device.host import HostModel
 from bfedge.device.protocol import Hello
 from bfedge.device.session import Session
@@ -19,23 +21,16 @@ STACK_BOUND = 2048
 
 
 def check_board(
-    session: Session,
-    hello: Hello,
-    board: str,
-    packed: bytes,
-    golden: Golden,
-    runtime: HostModel,
-    tile: int,
-    track: Track,
+    board: Board, exported: Exported, packed: bytes, golden: Golden, runtime: HostModel, track: Track
 ) -> Iterable[Check]:
     """Everything that the golden cases in the board's own copy of the model can show. The board's answers are not
     taken at their word: the CRCs of its logits are compared with those of the reference's.
     """
-    identity = check_identity(hello, board, packed)
+    identity = check_identity(board.hello, exported.profile.name, packed)
     yield identity
     if identity.passed:
-        yield check_golden(session, golden, tile, track)
-        yield from check_memory(session, hello, runtime, tile)
+        yield check_golden(board.session, golden, exported.tile, track)
+        yield from check_memory(board.session, board.hello, runtime, exported.tile)
 
 
 def check_identity(hello: Hello, board: str, packed: bytes) -> Check:
