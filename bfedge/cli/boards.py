@@ -25,7 +25,8 @@ def board_options(command: Command) -> Command:
     for option in reversed(
         [
             click.option("--emulate", is_flag=True, help="Run the board's program in QEMU on this machine."),
-            click.option("--host", metavar="USER@BOARD", help="The board is reached by SSH; keys and known hosts are ssh's own."),
+            click.option("--host", metavar="USER@BOARD",
+                         help="The board is reached by SSH, with ssh's own keys and known hosts."),
             click.option("--port", help="The board is on this serial port, or a URL of pySerial's (socket://...)."),
             click.option("--baud", type=click.IntRange(300, 4_000_000), default=115_200, show_default=True,
                          help="Speed of the serial port."),

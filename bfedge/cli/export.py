@@ -32,7 +32,7 @@ if TYPE_CHECKING:
               help="Number of golden vectors.")  # fmt: skip
 @click.option("--data", help="Data set whose test images become golden vectors [default: the checkpoint's].")
 @click.option("--tile", type=click.IntRange(1, 65_536),
-              help="Tokens that go through the experts together: fewer need less memory [default: as many as fit].")  # fmt: skip
+              help="Tokens that go through the experts together: fewer, less memory [default: as fits].")  # fmt: skip
 @click.option("--cc", help="C compiler [default: $CC; for boards zig, for this machine cc, gcc, clang or zig].")
 @click.option("--build", is_flag=True, help="Build the ESP-IDF project too; needs idf.py.")
 @json_option
@@ -52,10 +52,17 @@ def command(
     sources, and what the target needs: a program, firmware, a project.
     """
     from bfedge.device.profile import load_profile
+    from bfedge.export.ports import PROJECT
 
     profile = load_profile(target)
     folder = out_path or model.with_name(f"{model.stem}-{profile.name}")
-    manifest, golden = export_model(model, folder, profile, ternary, cases, data, tile, cc, build)
+    if build:
+        find_builder(profile)
+    manifest, golden = export_model(model, folder, profile, ternary, cases, data, tile, cc)
+    if build:
+        from bfedge.export.esp_idf import build_project
+
+        build_project(folder / PROJECT)  # where it stays: CMake notes the path
     if as_json:
         print_json("export", {"folder": str(folder), "manifest": manifest})
         return
@@ -67,6 +74,15 @@ def command(
         out.print(f"built with {manifest['compiler']['version']}")
 
 
+def find_builder(profile: Profile) -> None:
+    """Raises BfedgeError if there is nothing to build for this board, or nothing to build it with."""
+    from bfedge.export.esp_idf import find_idf
+
+    if profile.port != "esp_idf":
+        raise BfedgeError(f"the export for {profile.name} is built already", "leave --build out")
+    find_idf()
+
+
 def export_model(
     path: Path,
     folder: Path,
@@ -76,7 +92,6 @@ def export_model(
     data: str | None = None,
     tile: int | None = None,
     cc: str | None = None,
-    build: bool = False,
 ) -> tuple[dict[str, Any], str]:
     """Exports a checkpoint or a .bfe file. Returns the manifest, and what the golden vectors are in words."""
     from bfedge.export.folder import Source, export_folder
@@ -89,7 +104,7 @@ def export_model(
         raise BfedgeError(f"`{path}` is a folder", "give a checkpoint (.pt, .safetensors) or a packed file (.bfe)")
     else:
         lowered, images, what, why_noise = packed_model(path, data, cases)
-    manifest = export_folder(lowered, images, Source(path, what), folder, profile, tile, cc, build)
+    manifest = export_folder(lowered, images, Source(path, what), folder, profile, tile, cc)
     return manifest, f"{len(images)} {what}{f' ({why_noise})' if why_noise else ''}"
 
 

@@ -203,7 +203,8 @@ def float_logits(checkpoint: Checkpoint, images: NDArray[np.uint8]) -> NDArray[n
 
 def check_manifest(folder: Path) -> Check:
     """The files of an exported folder still have the hashes of its manifest."""
-    from bfedge.export.folder import MANIFEST, sha256
+    from bfedge.device.exported import MANIFEST
+    from bfedge.export.folder import sha256
     from bfedge.measure.verify import Check
 
     try:

@@ -98,6 +98,7 @@ class BoardReport:
 
 
 Inventory = dict[str, Tool]
+Groups = tuple[tuple[str, ...], ...]
 
 
 def take_inventory(profiles: Iterable[Profile], versions: bool = True) -> Inventory:
@@ -127,7 +128,7 @@ def package_tool(name: str, extra: str) -> Tool:
 
 def program_tool(name: str, install: str, ask_version: bool) -> Tool:
     """A program that is there but cannot be started counts as missing."""
-    path = shutil.which(name)
+    path = locate(name)
     if path is None or not ask_version:
         return Tool(name, path is not None, None, install)
     try:
@@ -144,6 +145,14 @@ def program_tool(name: str, install: str, ask_version: bool) -> Tool:
     return Tool(name, True, version_in(result.stdout + result.stderr), install)
 
 
+def locate(name: str) -> str | None:
+    if name == "bossac":  # Arduino installs it where only Arduino's own tools look
+        from bfedge.device.nrf_flash import find_bossac
+
+        return find_bossac()
+    return shutil.which(name)
+
+
 def version_in(text: str) -> str | None:
     """The first thing that looks like a version number: "qemu-arm version 7.2.22 (Debian ...)" gives 7.2.22. Package
     names in brackets, as gcc has them, come before it and are skipped.
@@ -158,29 +167,27 @@ def report(profile: Profile, inventory: Inventory) -> BoardReport:
     return BoardReport(profile, tuple(steps))
 
 
-def needs(profile: Profile) -> dict[str, tuple[tuple[str, ...], ...]]:
+def needs(profile: Profile) -> dict[str, Groups]:
     """For each step the groups of tools of which one is enough, the preferred one first."""
     zig = ("ziglang",) if profile.build.zig else ()
     gcc = (profile.build.gcc,) if profile.build.gcc else ()
-    steps: dict[str, tuple[tuple[str, ...], ...]]
-    if profile.port == "posix" and not (zig or gcc):  # this machine
-        compiler: tuple[str, ...] = (*COMPILERS, "ziglang")
-        steps = {"build": (compiler,)}
-    elif profile.port == "posix":
-        compiler = zig + gcc
-        steps = {"build": (compiler,), "talk": (("ssh",),)}
+    steps: dict[str, Groups]
+    if profile.port == "posix":
+        compiler: tuple[str, ...] = zig + gcc or (*COMPILERS, "ziglang")
+        emulated: Groups = (compiler, ("onnx",), ("onnxruntime",))
+        steps = {"build": emulated, "talk": (("ssh",),)} if zig or gcc else {"build": emulated}
     elif profile.port == "nrf52840":
-        compiler = gcc + zig
-        steps = {"build": (compiler,), "flash": (("pyocd", "bossac", "arduino-cli"),), "talk": (("pyserial",),)}
+        emulated = (zig + gcc, ("pyelftools",), ("intelhex",))
+        steps = {"build": emulated, "flash": (("pyocd", "bossac"),), "talk": (("pyserial",),)}
     else:
-        compiler = gcc  # for the emulator
+        emulated = (gcc, ("pyelftools",))  # the board's own program is built by ESP-IDF
         steps = {"build": (("idf.py",),), "flash": (("esptool",),), "talk": (("pyserial",),)}
     if profile.emulate:
-        steps["emulate"] = (compiler, (profile.emulate.program,))
+        steps["emulate"] = (*emulated, (profile.emulate.program,))
     return {name: steps[name] for name in STEPS if name in steps}
 
 
-def make_step(name: str, groups: tuple[tuple[str, ...], ...], inventory: Inventory) -> Step:
+def make_step(name: str, groups: Groups, inventory: Inventory) -> Step:
     uses, missing = [], []
     for group in groups:
         present = [tool for tool in group if inventory[tool].present]

@@ -13,6 +13,8 @@ BAUD = 460800
 """While flashing. USB has no baud rate and ignores it"""
 READ_BYTES = 0x10000
 """Read at once; after an error on the line only this much is read again"""
+WRITE_BYTES = 0x20000
+"""Written at once, whole sectors; progress is told in between"""
 READ_ATTEMPTS = 3
 
 Progress = Callable[[str, int, int], None]
@@ -33,6 +35,10 @@ class Board:
     @property
     def chip(self) -> str:
         return str(self.esp.CHIP_NAME)
+
+    def revision(self) -> int:
+        """In hundredths: 2 is v0.2."""
+        return int(self.esp.get_chip_revision())
 
     def flash_bytes(self) -> int:
         size = self.esptool.cmds.detect_flash_size(self.esp)
@@ -63,8 +69,13 @@ class Board:
         raise AssertionError("unreachable")
 
     def write(self, offset: int, data: bytes, what: str) -> None:
+        """`offset` is that of a sector. The rest of the last sector is erased."""
         self.doing = f"writing {what}"
-        self.esptool.cmds.write_flash(self.esp, [(offset, data)])
+        for at in range(0, len(data), WRITE_BYTES):
+            piece = data[at : at + WRITE_BYTES]
+            self.esptool.cmds.write_flash(self.esp, [(offset + at, piece)])
+            if self.progress:
+                self.progress(self.doing, at + len(piece), len(data))
         self.doing = None
 
     def reset(self) -> bool:
@@ -86,29 +97,25 @@ def connected(port: str, chip: str, progress: Progress | None = None) -> Iterato
     import serial
 
     failures = (esptool.util.FatalError, serial.SerialException, OSError, struct.error)
-    with silent_esptool(esptool, lambda: board, progress):
-        board: Board | None = None
+    try:
+        rom = esptool.cmds.detect_chip(port)
+    except (*failures, ValueError) as problem:
+        raise port_problem(port, problem) from None
+    with rom:
+        board = Board(esptool, rom, port, progress)
         try:
-            rom = esptool.cmds.detect_chip(port)
+            check_chip(rom, esptool.targets.CHIP_DEFS[chip].CHIP_NAME, port)
+            board.esp = esptool.cmds.run_stub(rom)
+            if not port.startswith("socket:"):  # whoever is behind a socket keeps its own rate
+                board.esp.change_baud(BAUD)
+            esptool.cmds.attach_flash(board.esp)
+            yield board
         except failures as problem:
-            raise port_problem(port, problem) from None
-        with rom:
-            board = Board(esptool, rom, port, progress)
-            try:
-                check_chip(rom, esptool.targets.CHIP_DEFS[chip].CHIP_NAME, port)
-                board.esp = esptool.cmds.run_stub(rom)
-                if not port.startswith("socket:"):  # whoever is behind a socket keeps its own rate
-                    board.esp.change_baud(BAUD)
-                esptool.cmds.attach_flash(board.esp)
-                yield board
-            except failures as problem:
-                during = f" while {board.doing}" if board.doing else ""
-                raise BfedgeError(
-                    f"the line to the board on `{port}` failed{during}: {first_line(problem)}",
-                    "what is on the board is incomplete: flash again"
-                    if board.doing
-                    else "try again, with another cable",
-                ) from None
+            during = f" while {board.doing}" if board.doing else ""
+            raise BfedgeError(
+                f"the line to the board on `{port}` failed{during}: {first_line(problem)}",
+                "what is on the board is incomplete: flash again" if board.doing else "try again, or another cable",
+            ) from None
 
 
 def check_chip(rom: Any, wanted: str, port: str) -> None:
@@ -136,6 +143,8 @@ def port_problem(port: str, problem: Exception) -> BfedgeError:
             "hold BOOT, press and let go of RESET, let go of BOOT, and try again; is it the right port, the cable one "
             "for data, and does no other program use the port?",
         )
+    if isinstance(problem, ValueError):
+        return BfedgeError(f"cannot open `{port}`: {first_line(problem)}")
     if "Could not open" not in words:
         return BfedgeError(f"no ESP32 was recognised on `{port}`: {first_line(problem)}")
     if "Errno 2]" in words or "FileNotFoundError" in words:
@@ -159,7 +168,7 @@ def ports() -> list[str]:
 
 
 def import_esptool() -> Any:
-    """The modules of esptool 5. Raises BfedgeError if it is missing or too old."""
+    """The modules of esptool 5, made silent. Raises BfedgeError if it is missing or too old."""
     how = '`pip install "bfedge[devices]"` installs it'
     try:
         import esptool
@@ -172,32 +181,8 @@ def import_esptool() -> Any:
         raise BfedgeError(f"flashing an ESP32 needs the package `{problem.name or 'esptool'}`", how) from None
     if not hasattr(esptool.cmds, "attach_flash"):
         raise BfedgeError(f"flashing an ESP32 needs esptool 5 or later, this is {esptool.__version__}", how)
+    esptool.logger.log.set_verbosity("silent")
     return esptool
-
-
-@contextmanager
-def silent_esptool(
-    esptool: Any, board: Callable[[], Board | None] = lambda: None, progress: Progress | None = None
-) -> Iterator[None]:
-    """Within, esptool prints nothing; its progress of what the board is doing goes to `progress`."""
-
-    class Silent(esptool.logger.TemplateLogger):  # type: ignore[misc]
-        def print(self, *args: Any, **kwargs: Any) -> None: ...
-        def note(self, message: str) -> None: ...
-        def warning(self, message: str) -> None: ...
-        def error(self, message: str) -> None: ...
-        def stage(self, finish: bool = False) -> None: ...
-        def set_verbosity(self, verbosity: str) -> None: ...
-        def progress_bar(self, cur_iter: int, total_iters: int, *args: Any, **kwargs: Any) -> None:
-            now = board()
-            if progress and now and now.doing:
-                progress(now.doing, cur_iter, total_iters)
-
-    esptool.logger.log.set_logger(Silent())
-    try:
-        yield
-    finally:
-        esptool.logger.log.set_logger(esptool.logger.EsptoolLogger())
 
 
 def first_line(problem: Exception) -> str:

@@ -9,9 +9,9 @@ from typing import Any
 
 from bfedge.device.esp_board import Board, Progress, connected
 from bfedge.device.esp_images import Image, read_flasher_args, read_images, read_model
-from bfedge.device.partition_table import TABLE_BYTES, TABLE_OFFSET, Partition, find, read_binary
+from bfedge.device.partition_table import DATA, TABLE_BYTES, TABLE_OFFSET, Partition, check, find, read_binary
 from bfedge.errors import BfedgeError
-from bfedge.export.esp_idf import MODEL_FILE, MODEL_PARTITION
+from bfedge.export.esp_idf import MODEL_FILE, MODEL_PARTITION, MODEL_SUBTYPE
 
 
 def flash(
@@ -39,6 +39,7 @@ def flash(
         if model_only:
             images = [Image(MODEL_FILE, model_partition(board, size, len(model)).offset, model)]
         check_size(images, setting, size, port)
+        check_revision(images, board)
         return {
             "chip": board.chip,
             "flash_bytes": size,
@@ -63,18 +64,37 @@ def check_size(images: list[Image], setting: str, flash_bytes: int, port: str) -
         )
 
 
+def check_revision(images: list[Image], board: Board) -> None:
+    chip = board.revision()
+    for image in images:
+        first, last = image.revisions
+        if not first <= chip <= last:
+            raise BfedgeError(
+                f"the {board.chip} on `{board.port}` has revision {chip / 100:.2f}, `{image.name}` is for "
+                f"{first / 100:.2f} to {last / 100:.2f}",
+                "set the chip's revision by `idf.py menuconfig` and build again",
+            )
+
+
 def model_partition(board: Board, flash_bytes: int, model_bytes: int) -> Partition:
     """The board's own model partition, large enough for a model of `model_bytes`."""
     flash_all = "without --model-only the program and its partition table are written too"
     try:
         partitions = read_binary(board.read(TABLE_OFFSET, TABLE_BYTES), f"on the board on `{board.port}`")
+        partition = find(partitions, MODEL_PARTITION)
+        check([partition] if partition else [], flash_bytes=1 << 32)
     except BfedgeError as problem:
         raise BfedgeError(problem.message, flash_all) from None
-    partition = find(partitions, MODEL_PARTITION)
     if partition is None:
         there = ", ".join(p.name for p in partitions) or "none"
         raise BfedgeError(
             f"the board on `{board.port}` has no partition `{MODEL_PARTITION}`; there are: {there}", flash_all
+        )
+    if (partition.type, partition.subtype) != (DATA, MODEL_SUBTYPE):
+        raise BfedgeError(
+            f"partition `{MODEL_PARTITION}` of the board on `{board.port}` has type {partition.type:#x} and subtype "
+            f"{partition.subtype:#x}, not {DATA:#x} and {MODEL_SUBTYPE:#x}",
+            flash_all,
         )
     room = min(partition.size, max(flash_bytes - partition.offset, 0))
     if room < model_bytes:

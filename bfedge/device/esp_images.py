@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from bfedge.device.esp_board import first_line, import_esptool
-from bfedge.device.partition_table import TABLE_OFFSET, find, read_binary
+from bfedge.device.partition_table import APP, TABLE_OFFSET, Partition, find, read_binary
 from bfedge.errors import BfedgeError
 from bfedge.export.esp_idf import GET_IDF, MODEL_FILE, MODEL_PARTITION
 
-IMAGE_MAGIC = b"\xe9"
 REBUILD = "build the project again"
+ANY_REVISION = 0xFFFF
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,8 @@ class Image:
     name: str
     offset: int
     data: bytes
+    revisions: tuple[int, int] = (0, ANY_REVISION)
+    """Of the chip, in hundredths, that a program can run on"""
 
     @property
     def end(self) -> int:
@@ -49,49 +53,48 @@ def read_model(project: Path) -> bytes:
 def read_images(project: Path, chip: str, model: bytes) -> list[Image]:
     """What build/flasher_args.json lists, ascending, each file checked."""
     build = project / "build"
-    images = []
-    for offset, name in read_flasher_args(project)["flash_files"].items():
-        file = build / name
-        images.append(Image(file.name, int(offset, 0), read_file(file)))
-    images.sort(key=lambda image: image.offset)
-    for image, after in zip(images, images[1:], strict=False):
+    files = {int(offset, 0): build / name for offset, name in read_flasher_args(project)["flash_files"].items()}
+    if TABLE_OFFSET not in files:
+        raise BfedgeError(f"`{build / 'flasher_args.json'}` lists no partition table at {TABLE_OFFSET:#x}", REBUILD)
+    partitions = read_binary(read_file(files[TABLE_OFFSET]), f"in `{files[TABLE_OFFSET].name}`")
+    images = [read_image(files[offset], offset, chip, partitions) for offset in sorted(files)]
+    for image, after in itertools.pairwise(images):
         if image.end > after.offset:
             raise BfedgeError(
                 f"`{image.name}` has {len(image.data)} bytes at {image.offset:#x} and would reach into `{after.name}` "
                 f"at {after.offset:#x}"
             )
-    for image in images:
-        if image.data.startswith(IMAGE_MAGIC):
-            check_program(image, chip)
-    check_partitions(images, build, model)
+    partition = find(partitions, MODEL_PARTITION)
+    if partition is None:
+        raise BfedgeError(f"the partition table of `{build}` has no partition `{MODEL_PARTITION}`", REBUILD)
+    if not any(image.offset == partition.offset and image.data == model for image in images):
+        raise BfedgeError(f"`{build}` does not write `{MODEL_FILE}` to partition `{MODEL_PARTITION}`", REBUILD)
     return images
 
 
-def check_partitions(images: list[Image], build: Path, model: bytes) -> None:
-    """The table is whole, every file lies inside a partition, and the model inside its own."""
-    table = next((image for image in images if image.offset == TABLE_OFFSET), None)
-    if table is None:
-        raise BfedgeError(f"`{build / 'flasher_args.json'}` lists no partition table at {TABLE_OFFSET:#x}")
-    partitions = read_binary(table.data, f"in `{table.name}`")
-    partition = find(partitions, MODEL_PARTITION)
-    if partition is None:
-        raise BfedgeError(f"the partition table of `{build}` has no partition `{MODEL_PARTITION}`")
-    for image in images:
-        if image.offset <= TABLE_OFFSET:
-            continue
-        around = next((p for p in partitions if p.offset <= image.offset < p.end), None)
-        if around is None or image.end > around.end:
-            room = f"partition `{around.name}` has {around.end - image.offset}" if around else "there is no partition"
-            raise BfedgeError(f"`{image.name}` has {len(image.data)} bytes, and at {image.offset:#x} {room}")
-    if not any(image.offset == partition.offset and image.data == model for image in images):
-        raise BfedgeError(f"`{build}` does not write `{MODEL_FILE}` to partition `{MODEL_PARTITION}`", REBUILD)
+def read_image(file: Path, offset: int, chip: str, partitions: Sequence[Partition]) -> Image:
+    """The bootloader, which lies before the partition table, the table itself, or a file inside a partition."""
+    image = Image(file.name, offset, read_file(file))
+    if offset == TABLE_OFFSET:
+        return image
+    if offset < TABLE_OFFSET:
+        return checked_program(image, chip)
+    around = next((p for p in partitions if p.offset <= offset < p.end), None)
+    if around is None:
+        raise BfedgeError(f"`{image.name}` is for {offset:#x}, where there is no partition", REBUILD)
+    if image.end > around.end:
+        raise BfedgeError(
+            f"`{image.name}` has {len(image.data)} bytes, partition `{around.name}` {around.end - offset}"
+        )
+    return checked_program(image, chip) if around.type == APP else image
 
 
-def check_program(image: Image, chip: str) -> None:
-    """Refuses a program for another chip, and one whose checksum or SHA-256 is wrong."""
+def checked_program(image: Image, chip: str) -> Image:
+    """With the chip's revisions that it can run on. Refuses a program for another chip, and one whose checksum or
+    SHA-256 is wrong.
+    """
     esptool = import_esptool()
     try:
-        # Read as for the chip that it is for: the header says so, at the same place for all of them.
         read = esptool.bin_image.LoadFirmwareImage(chip, image.data)
         checksum = read.calculate_checksum()
     except Exception as problem:  # esptool raises whatever it stumbles over in a damaged file
@@ -108,6 +111,7 @@ def check_program(image: Image, chip: str) -> None:
         raise BfedgeError(f"`{image.name}` has no SHA-256, so nobody can tell whether it is whole", REBUILD)
     if read.stored_digest != read.calc_digest:
         raise BfedgeError(f"`{image.name}` is damaged: its SHA-256 is not that of its contents", REBUILD)
+    return replace(image, revisions=(read.min_rev_full, read.max_rev_full or ANY_REVISION))
 
 
 def read_flasher_args(project: Path) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from bfedge.device.exported import MANIFEST
 from bfedge.device.fit import fit
 from bfedge.device.host import HostModel
 from bfedge.device.profile import Profile
-from bfedge.export.ports import write_port
+from bfedge.export.ports import built_later, write_port
 from bfedge.files import folder_written_whole
 from bfedge.lowered.model import LoweredViT
 from bfedge.packed.golden import golden_vectors
@@ -47,7 +47,6 @@ def export_folder(
     profile: Profile,
     tile: int | None = None,
     cc: str | None = None,
-    build: bool = False,
 ) -> dict[str, Any]:
     """Writes the folder `out` whole or not at all and returns its manifest.
 
@@ -66,7 +65,7 @@ def export_folder(
         np.savez(folder / "golden.npz", inputs=golden.inputs, outputs=golden.outputs)
         ignore = shutil.ignore_patterns("tests", "build*", "__pycache__")
         shutil.copytree(runtime_sources(), folder / "runtime", ignore=ignore)
-        built = write_port(folder, profile, model, packed, fitted, cc, build)
+        built = write_port(folder, profile, model, packed, fitted, cc)
         manifest = {
             "schema": MANIFEST_SCHEMA,
             "target": profile.name,
@@ -97,7 +96,8 @@ def files_of_earlier_export(folder: Path) -> set[str]:
     """The files that the folder's manifest lists, and the manifest; none if it is not one of ours."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
-        return {*manifest["files"], MANIFEST} if isinstance(manifest["schema"], int) else set()
+        later = {str(file.relative_to(folder)) for file in built_later(folder)}
+        return {*manifest["files"], MANIFEST, *later} if isinstance(manifest["schema"], int) else set()
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return set()
 

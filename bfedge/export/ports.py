@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ UF2_APP_OFFSET = 0x26000
 
 
 def write_port(
-    folder: Path, profile: Profile, model: LoweredViT, packed: bytes, fitted: Fit, cc: str | None, build: bool
+    folder: Path, profile: Profile, model: LoweredViT, packed: bytes, fitted: Fit, cc: str | None
 ) -> dict[str, Any]:
     """Writes the files of the profile's port into an export that has model.bfe and runtime/ already. Returns what
     the manifest says of it.
@@ -37,7 +38,7 @@ def write_port(
         return write_posix(folder, profile, model, cc)
     if profile.port == "nrf52840":
         return write_nrf52840(folder, profile, packed, fitted, cc)
-    return write_esp_idf(folder, profile, packed, build)
+    return write_esp_idf(folder, profile, packed)
 
 
 def write_posix(folder: Path, profile: Profile, model: LoweredViT, cc: str | None) -> dict[str, Any]:
@@ -89,7 +90,7 @@ def write_nrf52840(folder: Path, profile: Profile, packed: bytes, fitted: Fit, c
     write_images(firmware.elf, folder, FIRMWARE, ("hex", "bin"))
     with tempfile.TemporaryDirectory(prefix="bfedge-") as temporary:
         behind_uf2 = build(Path(temporary, "uf2.elf"), UF2_APP_OFFSET)
-        write_images(behind_uf2.elf, folder, FIRMWARE, ("uf2",))
+        write_images(behind_uf2.elf, folder, FIRMWARE, ["uf2"])
     write_library(folder / "arduino" / "bfedge", runtime, packed, profile, fitted.tile)
     sizes = {f.name: getattr(firmware, f.name) for f in dataclasses.fields(firmware) if f.name != "elf"}
     return {
@@ -97,20 +98,24 @@ def write_nrf52840(folder: Path, profile: Profile, packed: bytes, fitted: Fit, c
         "firmware": {**sizes, "ram_bytes": firmware.ram_bytes},
         "notes": [
             f"firmware: {firmware.runtime_bytes:,} bytes of flash for the runtime, "
-            f"{firmware.program_bytes + firmware.helper_bytes:,} for the program, {firmware.model_bytes:,} for the model; "
+            f"{firmware.program_bytes + firmware.helper_bytes:,} for the program, "
+            f"{firmware.model_bytes:,} for the model; "
             f"{firmware.ram_bytes:,} bytes of RAM in all"
         ],
     }
 
 
-def write_esp_idf(folder: Path, profile: Profile, packed: bytes, build: bool) -> dict[str, Any]:
-    """A project for ESP-IDF, built if asked for."""
-    from bfedge.export.esp_idf import build_project, write_project
+def write_esp_idf(folder: Path, profile: Profile, packed: bytes) -> dict[str, Any]:
+    """A project for ESP-IDF."""
+    from bfedge.export.esp_idf import write_project
 
     figures = write_project(folder / PROJECT, profile, packed, folder / "runtime")
-    if build:
-        build_project(folder / PROJECT)
-        note = f"built in {PROJECT}/build; `bfedge flash` writes it to a board"
-    else:
-        note = f"{PROJECT}/ is a project for ESP-IDF: --build builds it, or `idf.py build` there"
-    return {"esp_idf": figures, "notes": [note]}
+    return {"esp_idf": figures, "notes": [f"{PROJECT}/ is a project for ESP-IDF; --build or `idf.py build` builds it"]}
+
+
+def built_later(folder: Path) -> Iterator[Path]:
+    """What ESP-IDF leaves in an export when it builds the project: it may be replaced like the rest."""
+    project = folder / PROJECT
+    for name in ("build", "managed_components"):
+        yield from (project / name).rglob("*")
+    yield from (project / name for name in ("sdkconfig", "sdkconfig.old", "dependencies.lock"))

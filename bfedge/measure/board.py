@@ -1,4 +1,4 @@
-"""Checks of a board: is it the right model and program, are its bits the reference's, is its memory what the plan says?"""
+"""Checks of a board: has it the right model, are its bits the reference's, is its memory what the plan says?"""
 
 from __future__ import annotations
 

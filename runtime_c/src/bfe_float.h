@@ -12,14 +12,26 @@
 #ifdef __FAST_MATH__
 #error "bfedge must not be compiled with -ffast-math: its results would differ from other devices'"
 #endif
-#if !defined(FLT_EVAL_METHOD) || FLT_EVAL_METHOD != 0
+#if defined(__ASSOCIATIVE_MATH__) || defined(__RECIPROCAL_MATH__) || defined(__NO_SIGNED_ZEROS__)
+#error "bfedge must not be compiled with parts of -ffast-math: its results would differ from other devices'"
+#endif
+/* 16 says that _Float16 is evaluated as itself; float is too, then. */
+#if !defined(FLT_EVAL_METHOD) || (FLT_EVAL_METHOD != 0 && FLT_EVAL_METHOD != 16)
 #error "bfedge needs float operations rounded to float: on 32-bit x86, compile with -msse2 -mfpmath=sse"
 #endif
 #if FLT_RADIX != 2 || FLT_MANT_DIG != 24 || FLT_MAX_EXP != 128
 #error "bfedge needs float to be IEEE 754 binary32"
 #endif
-#ifdef __clang__ /* GCC knows only the flag -ffp-contract=off, which the build sets */
+
+/*
+ * a * b + c stays two operations, also under a build system whose flags are not ours: GCC fuses them unless told not
+ * to. Clang, which may fuse too, obeys its pragma unless the command line says -ffp-contract=fast; nothing in a source
+ * file can prevent or detect that, but the golden cases do.
+ */
+#if defined(__clang__)
 #pragma STDC FP_CONTRACT OFF
+#elif defined(__GNUC__)
+#pragma GCC optimize("fp-contract=off")
 #endif
 
 /* The least maximum that a vector is quantised with: 2^-100. Makes an all-zero vector an ordinary case. */

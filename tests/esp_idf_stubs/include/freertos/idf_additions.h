@@ -1,0 +1,3 @@
+#pragma once
+#include "freertos/task.h"
+uint8_t *pxTaskGetStackStart(TaskHandle_t xTask);
