@@ -1,0 +1,1 @@
+"""Boards made of Python, for tests."""

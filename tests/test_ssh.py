@@ -1,0 +1,436 @@
+"""Boards behind SSH: a real sshd on this machine, with its own keys, home folder and, where it must lie, commands."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import getpass
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from bfedge.device import ssh
+from bfedge.device.compiler import TargetCompiler, compile_program, find_compiler, runtime_sources
+from bfedge.device.exported import Exported
+from bfedge.device.profile import load_profile
+from bfedge.device.session import Session
+from bfedge.device.ssh import deploy, deploy_exported, open_deployed, open_remote
+from bfedge.errors import BfedgeError
+from bfedge.packed.golden import golden_vectors
+from bfedge.packed.writer import pack
+from tests.random_models import random_images, random_lowered
+
+SSHD = "/usr/sbin/sshd"
+MACHINE = platform.machine()
+
+pytestmark = pytest.mark.skipif(
+    not (os.path.exists(SSHD) and shutil.which("ssh") and shutil.which("ps")),
+    reason="needs sshd, ssh and ps (Debian: openssh-server, openssh-client, procps)",
+)
+
+
+class Server:
+    """sshd on a port of its own. What it runs has `home` for its home folder, and `commands` first in its PATH."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.home = folder / "home"
+        self.commands = folder / "commands"
+        self.log = folder / "log"
+        for new in (self.home, self.commands):
+            new.mkdir()
+        for key in ("host_key", "user_key", "other_key"):
+            make_key(folder / key)
+        shutil.copy(folder / "user_key.pub", folder / "authorized_keys")
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        (folder / "sshd_config").write_text(
+            f"ListenAddress 127.0.0.1:{self.port}\nHostKey {folder}/host_key\nPidFile none\n"
+            f"AuthorizedKeysFile {folder}/authorized_keys\nStrictModes no\nUsePAM no\n"
+            "PasswordAuthentication no\nKbdInteractiveAuthentication no\n"
+            f"SetEnv HOME={self.home} PATH={self.commands}:/usr/local/bin:/usr/bin:/bin\n"
+        )
+        self.know((folder / "host_key.pub").read_text())
+        self.use_key("user_key")
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def host(self) -> str:
+        return f"{getpass.getuser()}@127.0.0.1:{self.port}"
+
+    @property
+    def cache(self) -> Path:
+        return self.home / ".cache" / "bfedge"
+
+    @property
+    def client(self) -> str:
+        """For BFEDGE_SSH."""
+        return f"ssh -F {self.folder}/ssh_config"
+
+    def know(self, key: str) -> None:
+        (self.folder / "known_hosts").write_text(f"[127.0.0.1]:{self.port} {key}" if key else "")
+
+    def use_key(self, name: str) -> None:
+        (self.folder / "ssh_config").write_text(
+            f"Host *\nIdentityFile {self.folder}/{name}\nIdentitiesOnly yes\nIdentityAgent none\n"
+            f"UserKnownHostsFile {self.folder}/known_hosts\nGlobalKnownHostsFile none\n"
+        )
+
+    def start(self) -> None:
+        if os.geteuid() == 0:
+            Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # sshd of root insists on it
+        self.process = subprocess.Popen(
+            [SSHD, "-D", "-f", f"{self.folder}/sshd_config", "-E", str(self.log)], start_new_session=True
+        )
+        for _ in range(200):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+                return
+            assert self.process.poll() is None, self.log.read_text()
+            time.sleep(0.05)
+        pytest.fail("sshd does not start")
+
+    def stop(self) -> None:
+        """Kills the server and its connections; what they run finds its input closed."""
+        if self.process:
+            for child in connections_of(self.process.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child, 9)
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def replace_command(self, name: str, script: str) -> None:
+        path = self.commands / name
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+
+    def connections(self) -> int:
+        return self.log.read_text().count("Accepted publickey")
+
+
+def make_key(path: Path) -> None:
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True, timeout=20)
+
+
+def connections_of(server: int) -> list[int]:
+    """The processes of sshd below its first one."""
+    output = subprocess.run(["ps", "-e", "-o", "pid=,ppid=,comm="], capture_output=True, text=True, timeout=20).stdout
+    rows = [line.split(None, 2) for line in output.splitlines()]
+    found = [server]
+    for parent in found:
+        found += [int(pid) for pid, its_parent, name in rows if int(its_parent) == parent and name.startswith("sshd")]
+    return found[1:]
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    made = Server(tmp_path)
+    monkeypatch.setenv("BFEDGE_SSH", made.client)
+    made.start()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, Path]:
+    program, model = tmp_path / "program", tmp_path / "model"
+    program.write_text("#!/bin/sh\ncat\n")
+    program.chmod(0o755)
+    model.write_bytes(bytes(range(256)) * 1000)
+    return {"program": program, "model.bfe": model}
+
+
+@pytest.fixture(scope="module")
+def device(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The real device program for this machine, and a model."""
+    folder = tmp_path_factory.mktemp("device")
+    compile_program(TargetCompiler(find_compiler()), runtime_sources(), folder / "bfedge-device", "host")
+    model = random_lowered(5)
+    (folder / "model.bfe").write_bytes(pack(model, golden_vectors(model, random_images(model, 2, 5))))
+    return {name: folder / name for name in ("bfedge-device", "model.bfe")}
+
+
+def everything_in(folder: Path) -> dict[str, bytes]:
+    return {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
+
+
+def test_a_program_and_its_model_run_on_the_board(server: Server, device: dict[str, Path]) -> None:
+    folder = deploy(server.host, "host", device, MACHINE)
+    assert folder == str(server.cache / "host")
+    assert everything_in(server.cache) == {f"host/{name}": path.read_bytes() for name, path in device.items()}
+    with open_remote(server.host, folder, "bfedge-device", ["model.bfe"]) as session:
+        greeting = session.hello()
+        assert greeting.model is not None
+        assert greeting.model.bytes == device["model.bfe"].stat().st_size
+        assert [session.golden(case).differing for case in range(greeting.model.golden)] == [0, 0]
+        assert session.profile(0)[1].workspace.intact
+
+
+def test_an_exported_folder_runs_on_the_board(server: Server, device: dict[str, Path]) -> None:
+    folder = device["model.bfe"].parent
+    exported = Exported(folder=folder, profile=load_profile("host"), tile=0, arena_bytes=0, files={})
+    assert deploy_exported(server.host, exported) == str(server.cache / "host")
+    with open_deployed(server.host, exported) as session:
+        assert session.golden(1).differing == 0
+    other = msgspec.structs.replace(exported.profile, cpu=msgspec.structs.replace(exported.profile.cpu, machine="mips"))
+    with pytest.raises(BfedgeError, match="the program is for mips"):
+        deploy_exported(server.host, dataclasses.replace(exported, profile=other))
+
+
+def test_what_is_there_already_is_not_sent_again(server: Server, files: dict[str, Path]) -> None:
+    deploy(server.host, "board", files, MACHINE)
+    before = {name: (server.cache / "board" / name).stat() for name in files}
+    made = server.connections()
+    deploy(server.host, "board", files, MACHINE)
+    assert server.connections() == made + 1
+    files["model.bfe"].write_bytes(b"another model")
+    deploy(server.host, "board", files, None)
+    assert server.connections() == made + 3
+    after = {name: (server.cache / "board" / name).stat() for name in files}
+    assert after["program"].st_mtime_ns == before["program"].st_mtime_ns
+    assert (server.cache / "board" / "model.bfe").read_bytes() == b"another model"
+    assert (after["program"].st_mode & 0o777, after["model.bfe"].st_mode & 0o777) == (0o755, 0o644)
+
+
+def test_names_may_have_what_a_shell_would_take_for_its_own(server: Server, files: dict[str, Path]) -> None:
+    name = "a 'b' \"c\" $(touch gone) `touch gone`; touch gone & * -e \\"
+    folder = deploy(server.host, name, {name: files["program"], "-rf": files["model.bfe"]}, MACHINE)
+    assert set(everything_in(server.cache)) == {f"{name}/{name}", f"{name}/-rf"}
+    with contextlib.closing(open_remote(server.host, folder, name, ["$HOME;*"])) as session:
+        session.channel.transport.write(b"echo\n")
+        assert session.channel.transport.read_line(20) == b"echo"
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../up", "a/b", ".hidden", "new\nline", "x" * 101])
+def test_names_that_would_leave_the_folder_are_refused(name: str, files: dict[str, Path]) -> None:
+    with pytest.raises(BfedgeError, match="cannot be the name"):
+        deploy("nobody@nowhere", "board", {name: files["model.bfe"]}, None)
+    with pytest.raises(BfedgeError, match="cannot be the name"):
+        deploy("nobody@nowhere", name, files, None)
+
+
+def test_another_machine_is_refused_before_anything_is_written(server: Server, files: dict[str, Path]) -> None:
+    server.replace_command("uname", "echo armv6l")
+    with pytest.raises(BfedgeError, match="is a armv6l, the program is for aarch64") as problem:
+        deploy(server.host, "board", files, "aarch64")
+    assert "--target" in str(problem.value.hint)
+    assert not list(server.home.iterdir())
+
+
+def test_too_little_room_is_refused_before_anything_is_written(server: Server, files: dict[str, Path]) -> None:
+    server.replace_command("df", "echo header; echo /dev/root 1000 800 200 80% /")
+    with pytest.raises(BfedgeError, match=r"has 204,800 bytes free for .*/\.cache/bfedge/board, 256,014 are needed"):
+        deploy(server.host, "board", files, MACHINE)
+    assert not list(server.home.iterdir())
+
+
+def test_a_disk_that_fills_up_leaves_what_was_there(server: Server, files: dict[str, Path]) -> None:
+    deploy(server.host, "board", files, MACHINE)
+    before = everything_in(server.home)
+    files["model.bfe"].write_bytes(b"another model")
+    server.replace_command("cat", "head -c 5; echo 'cat: write error: No space left on device' >&2; exit 1")
+    with pytest.raises(BfedgeError, match=r"the disk of .* is full"):
+        deploy(server.host, "board", files, MACHINE)
+    assert everything_in(server.home) == before
+
+
+def test_a_copy_that_is_damaged_on_the_way_is_not_taken(server: Server, files: dict[str, Path]) -> None:
+    server.replace_command("cat", "/bin/cat; echo x")
+    with pytest.raises(BfedgeError, match=r"program` arrived damaged on .*127.0.0.1"):
+        deploy(server.host, "board", files, MACHINE)
+    assert not everything_in(server.home)
+
+
+def test_a_connection_that_breaks_while_copying_leaves_nothing_half(server: Server, files: dict[str, Path]) -> None:
+    server.replace_command("cat", f"head -c 5; echo > {server.folder}/begun; exec sleep 2")
+
+    def kill_when_begun() -> None:
+        while not (server.folder / "begun").exists():
+            time.sleep(0.02)
+        server.stop()
+
+    killer = threading.Thread(target=kill_when_begun)
+    killer.start()
+    with pytest.raises(BfedgeError, match=r"connection to .* was lost"):
+        deploy(server.host, "board", files, MACHINE)
+    killer.join()
+    for _ in range(100):
+        if not everything_in(server.home):
+            break
+        time.sleep(0.1)
+    assert not everything_in(server.home)
+
+
+def test_a_missing_command_on_the_board_is_named(server: Server, files: dict[str, Path]) -> None:
+    for tool in ("sh", "df", "mkdir", "cat", "mv", "chmod", "rm", "uname"):
+        found = shutil.which(tool)
+        assert found
+        (server.commands / tool).symlink_to(found)
+    config = server.folder / "sshd_config"
+    config.write_text(config.read_text().replace(":/usr/local/bin:/usr/bin:/bin", ""))
+    server.stop()
+    server.start()
+    with pytest.raises(BfedgeError, match="has no command `sha256sum`"):
+        deploy(server.host, "board", files, MACHINE)
+    assert not everything_in(server.home)
+
+
+def test_words_of_the_shells_start_up_files_do_no_harm(server: Server, files: dict[str, Path]) -> None:
+    server.replace_command("sh", 'echo Welcome to my board; echo bfedge; exec /bin/sh "$@"')
+    folder = deploy(server.host, "board", files, MACHINE)
+    assert len(everything_in(server.home)) == 2
+    assert folder == str(server.cache / "board")
+
+
+def test_a_login_that_is_no_shell_is_an_error(server: Server, files: dict[str, Path]) -> None:
+    config = server.folder / "sshd_config"
+    config.write_text(config.read_text() + "ForceCommand echo This account is for git only\n")
+    server.stop()
+    server.start()
+    with pytest.raises(BfedgeError, match=r"does not run commands .*it says: This account is for git only"):
+        deploy(server.host, "board", files, MACHINE)
+
+
+def test_a_host_whose_key_is_unknown_is_refused(server: Server, files: dict[str, Path]) -> None:
+    server.know("")
+    with pytest.raises(BfedgeError, match="is not in your known_hosts") as problem:
+        deploy(server.host, "board", files, MACHINE)
+    assert "fingerprint" in str(problem.value.hint)
+    assert (server.folder / "known_hosts").read_text() == ""
+    assert not list(server.home.iterdir())
+
+
+def test_a_host_whose_key_has_changed_is_refused(server: Server, files: dict[str, Path]) -> None:
+    server.know((server.folder / "other_key.pub").read_text())
+    with pytest.raises(BfedgeError, match="has another host key than the one in your known_hosts") as problem:
+        deploy(server.host, "board", files, MACHINE)
+    assert "ssh-keygen -R 127.0.0.1" in str(problem.value.hint)
+
+
+def test_a_key_that_the_board_does_not_know_is_refused(server: Server, files: dict[str, Path]) -> None:
+    server.use_key("other_key")
+    with pytest.raises(BfedgeError, match="does not let you in") as problem:
+        deploy(server.host, "board", files, MACHINE)
+    assert "ssh-copy-id" in str(problem.value.hint)
+
+
+def test_a_board_without_an_ssh_server_refuses_the_connection(server: Server, files: dict[str, Path]) -> None:
+    server.stop()
+    with pytest.raises(BfedgeError, match="refuses the connection"):
+        deploy(server.host, "board", files, MACHINE)
+
+
+def test_a_board_that_never_answers_is_given_up(
+    server: Server, files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        monkeypatch.setenv("BFEDGE_SSH", f"{server.client} -o ConnectTimeout=1")
+        with pytest.raises(BfedgeError, match="does not answer"):
+            deploy(f"me@127.0.0.1:{mute.getsockname()[1]}", "board", files, MACHINE)
+
+
+def test_a_name_that_nobody_has(server: Server, files: dict[str, Path]) -> None:
+    with pytest.raises(BfedgeError, match=r"there is no host pi.invalid"):
+        deploy("me@pi.invalid", "board", files, MACHINE)
+
+
+@pytest.mark.parametrize("host", ["", "-oProxyCommand=touch /tmp/owned", "two words", "a\nb"])
+def test_a_host_cannot_be_an_option_of_ssh(host: str, files: dict[str, Path]) -> None:
+    with pytest.raises(BfedgeError, match="is no host"):
+        deploy(host, "board", files, MACHINE)
+
+
+def test_hosts_are_written_as_ssh_or_with_a_port() -> None:
+    def where(host: str) -> list[str]:
+        return ssh.ssh_command(host, "", [])[1 + len(ssh.OPTIONS) : -1]
+
+    assert where("pi@board") == ["--", "pi@board"]
+    assert where("pi@board:2222") == ["-p", "2222", "--", "pi@board"]
+    assert where("ssh://pi@board:2222") == ["--", "ssh://pi@board:2222"]
+    assert where("fe80::1") == ["--", "fe80::1"]
+
+
+def test_host_keys_are_always_checked() -> None:
+    assert "BatchMode=yes" in ssh.OPTIONS
+    assert not any("StrictHostKeyChecking" in option for option in ssh.OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("client", "message"),
+    [("/nowhere/ssh -F x", "there is no ssh client `/nowhere/ssh -F x`"), ("ssh 'x", "BFEDGE_SSH is no command")],
+)
+def test_without_a_client_the_way_to_get_it_is_told(
+    client: str, message: str, files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BFEDGE_SSH", client)
+    with pytest.raises(BfedgeError, match=message):
+        deploy("pi@board", "board", files, MACHINE)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BfedgeError, match=f"cannot read `{tmp_path}/none`"):
+        deploy("pi@board", "board", {"none": tmp_path / "none"}, MACHINE)
+
+
+def remote(server: Server, script: str) -> Session:
+    """A session with a shell script as the program."""
+    program = server.home / "program"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    return open_remote(server.host, str(server.home), "program", timeout=20)
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        ("kill -ILL $$", "127.0.0.1:.*: `program` was built for a newer CPU"),
+        ("kill -SEGV $$", "`program` was ended by SIGSEGV"),
+        ("echo cannot read model >&2; exit 3", "`program` ended with exit status 3: cannot read model"),
+    ],
+)
+def test_how_a_program_on_the_board_ends_is_told(server: Server, script: str, message: str) -> None:
+    with remote(server, script) as session, pytest.raises(BfedgeError, match=message):
+        session.hello()
+
+
+def test_a_program_that_is_not_there_or_not_for_this_board_is_told(server: Server) -> None:
+    with remote(server, "exit") as session:
+        (server.home / "program").unlink()
+        with pytest.raises(BfedgeError, match="`program` does not start on"):
+            session.hello()
+    with remote(server, "exit") as session:
+        (server.home / "program").write_bytes(b"\x7fELF nonsense")
+        with pytest.raises(BfedgeError, match="`program` does not start on"):
+            session.hello()
+
+
+def test_a_server_that_is_killed_in_the_middle_is_a_lost_connection(server: Server, device: dict[str, Path]) -> None:
+    folder = deploy(server.host, "host", device, MACHINE)
+    with open_remote(server.host, folder, "bfedge-device", ["model.bfe"]) as session:
+        session.hello()
+        server.stop()
+        with pytest.raises(BfedgeError, match=r"connection to .*127.0.0.1.* was lost"):
+            session.golden(0)
+
+
+def test_a_program_on_the_board_ends_with_its_session(server: Server) -> None:
+    session = remote(server, f"echo $$ > {server.home}/pid; cat; echo over > {server.home}/end")
+    for _ in range(200):
+        if (server.home / "pid").exists():
+            break
+        time.sleep(0.05)
+    session.close()
+    for _ in range(200):
+        if (server.home / "end").exists():
+            return
+        time.sleep(0.05)
+    pytest.fail("the program lives on")
