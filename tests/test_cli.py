@@ -186,8 +186,19 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["verify", "m.bfe", "--max-drop", "much"], "much"),
     (["verify", "m.bfe", "--data", "nowhere"], "nowhere"),
     (["export", "none.pt"], "none.pt"),
-    (["export", "text.txt"], "not a checkpoint"),
-    (["export", "m.bfe"], "not a checkpoint"),
+    (["export", "text.txt"], "."),
+    (["export", "tiny.pt", "--build"], "is built already"),
+    (["export", "tiny.pt", "--target", "esp32-s3", "--build"], "no idf.py"),
+    (["export", "tiny.pt", "--target", "."], "."),
+    (["verify", "tiny.pt", "--emulate", "--host", "board"], "exclude each other"),
+    (["profile", "tiny.pt", "--target", "pi"], "where is the raspberry-pi-4"),
+    (["profile", "tiny.pt", "--emulate"], "no emulator for `host`"),
+    (["profile", "m.bfe", "--port", "/dev/none"], "/dev/none"),
+    (["flash", "tiny.pt"], "not a folder"),
+    (["flash", "."], "manifest.json"),
+    (["plan", "m.bfe", "--target", "toaster"], "no board `toaster`"),
+    (["devices", "toaster"], "no board `toaster`"),
+    (["doctor", "toaster"], "no board `toaster`"),
     (["export", "text.pt"], "text.pt"),
     (["export", "tiny.pt", "--target", "toaster"], "toaster"),
     (["export", "tiny.pt", "--ternary", "1bit"], "1bit"),
@@ -256,8 +267,8 @@ def test_a_mistake_in_a_process_of_its_own(workplace: Path) -> None:
     before = files(workplace)
     for arguments in (["export", "tiny.pt", "--target", "toaster"], ["inspect", "none.bfe"], ["fly"]):
         complaint(program(*arguments), arguments[-1])
-    complaint(program("export", "tiny.pt", "--target", "toaster"), "unknown target `toaster`", hint=True)
-    assert "known targets: host" in program("export", "tiny.pt", "--target", "toaster").err
+    complaint(program("export", "tiny.pt", "--target", "toaster"), "no board `toaster`", hint=True)
+    assert "nano33-ble" in program("export", "tiny.pt", "--target", "toaster").err
     assert files(workplace) == before
 
 
@@ -390,7 +401,7 @@ def test_exporting_twice_gives_the_same_bytes(run: Run, checkpoint: Path, export
     assert run("export", checkpoint, "--out", tmp_path / "again", "--golden", "3").status == 0
     first, second = files(exported), files(tmp_path / "again")
     assert first.keys() == second.keys()
-    assert {name for name in first if first[name] != second[name]} <= {"golden.npz", "bfedge-host", "manifest.json"}
+    assert {name for name in first if first[name] != second[name]} <= {"golden.npz", "bfedge-device", "manifest.json"}
     golden = [np.load(folder / "golden.npz") for folder in (exported, tmp_path / "again")]
     assert golden[0]["outputs"].tobytes() == golden[1]["outputs"].tobytes()
     for archive in golden:
@@ -493,8 +504,11 @@ def test_verify_passes_an_export(run: Run, exported: Path, checkpoint: Path) -> 
         "C runtime, golden vectors",
         "C runtime, noise",
         "manifest",
-        "exported program, golden vectors",
-        "exported program, test images",
+        "board has the model",
+        "board, golden vectors",
+        "board, workspace",
+        "board, stack",
+        "board, test images",
         "packed file against checkpoint",
         "quantised torch against reference",
         "float torch against deployed",
@@ -505,6 +519,16 @@ def test_verify_passes_an_export(run: Run, exported: Path, checkpoint: Path) -> 
     assert text.status == 0
     assert text.out.splitlines()[-1] == "verified"
     assert "FAIL" not in text.out
+
+
+def test_a_packed_file_is_exported_like_its_checkpoint(run: Run, exported: Path, tmp_path: Path) -> None:
+    """With its own golden inputs; without any, with noise."""
+    assert run("export", exported / "model.bfe", "--out", tmp_path / "again").status == 0
+    assert (tmp_path / "again" / "model.bfe").read_bytes() == (exported / "model.bfe").read_bytes()
+    bare = tmp_path / "bare.bfe"
+    bare.write_bytes(pack(random_lowered(2)))
+    assert "seeded noise" in run("export", bare, "--golden", "3").out
+    assert run("verify", tmp_path / "bare-host").status == 0
 
 
 def test_verify_passes_a_checkpoint_and_a_lone_file(run: Run, exported: Path, checkpoint: Path) -> None:
@@ -579,7 +603,7 @@ def test_verify_fails_for_an_altered_onnx_file(run: Run, copy: Path, position: f
 
 
 @pytest.mark.parametrize(
-    "name", ["model.bfe", "model.onnx", "bfedge-host", "manifest.json", "runtime/include/bfedge.h"]
+    "name", ["model.bfe", "model.onnx", "bfedge-device", "manifest.json", "runtime/include/bfedge.h"]
 )
 def test_verify_fails_without_a_file(run: Run, copy: Path, name: str) -> None:
     (copy / name).unlink()
@@ -589,12 +613,12 @@ def test_verify_fails_without_a_file(run: Run, copy: Path, name: str) -> None:
 
 
 def test_verify_fails_for_an_altered_program(run: Run, copy: Path) -> None:
-    (copy / "bfedge-host").write_text("#!/bin/sh\necho all is well\n")
+    (copy / "bfedge-device").write_text("#!/bin/sh\necho all is well\n")
     result = run("verify", copy, "--json")
     checks = verdict(result)
     assert result.status == 1
     assert not checks["manifest"]
-    assert not checks["exported program, test images"]
+    assert not checks["board"]
 
 
 def test_verify_fails_if_accuracy_drops(run: Run, tmp_path: Path) -> None:

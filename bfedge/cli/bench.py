@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from bfedge.cli.boards import board_options, exported_for, opened_board
+from bfedge.cli.boards import board_line, board_options, exported_for
 from bfedge.cli.output import count, json_option, out, print_json, table, track
 from bfedge.cli.profile import INSTRUCTIONS
 from bfedge.errors import BfedgeError
@@ -40,10 +40,10 @@ def command(
     In an emulator, whose time says nothing about the board's, the executed instructions of each golden case are
     counted instead.
     """
-    with (
-        exported_for(model, target) as exported,
-        opened_board(exported, emulate, host, port, baud, timeout, counting=True) as board,
-    ):
+    from bfedge.device.board import open_board
+
+    line = board_line(emulate, host, port, baud, timeout)
+    with exported_for(model, target) as exported, open_board(exported, line, counting=True) as board:
         if board.hello.model is None or board.hello.model.golden == 0:
             raise BfedgeError("the board has no golden cases to run", "export the model again and flash it")
         measure = count_instructions if board.emulated else time_runs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,7 +14,7 @@ from bfedge.errors import BfedgeError
 from bfedge.files import is_folder
 
 if TYPE_CHECKING:
-    from bfedge.device.board import Board
+    from bfedge.device.board import Line
     from bfedge.device.exported import Exported
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -60,18 +60,10 @@ def exported_for(model: Path, target: str | None, ternary: str = "2bit", data: s
         yield read_exported(folder)
 
 
-def opened_board(
-    exported: Exported,
-    emulate: bool,
-    host: str | None,
-    port: str | None,
-    baud: int,
-    timeout: float | None,
-    counting: bool = False,
-) -> AbstractContextManager[Board]:
-    """The board that the options name, ready to be asked."""
-    from bfedge.device.board import Line, open_board
+def board_line(emulate: bool, host: str | None, port: str | None, baud: int, timeout: float | None) -> Line:
+    """Where the options say the board is."""
+    from bfedge.device.board import Line
 
     if sum((emulate, host is not None, port is not None)) > 1:
         raise BfedgeError("--emulate, --host and --port exclude each other", "a board is in one place")
-    return open_board(exported, Line(emulate, host, port, baud, timeout), counting)
+    return Line(emulate, host, port, baud, timeout)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from bfedge.cli.boards import board_options, exported_for, opened_board
+from bfedge.cli.boards import board_line, board_options, exported_for
 from bfedge.cli.output import count, json_option, out, print_json, table
 
 if TYPE_CHECKING:
@@ -38,12 +38,11 @@ def command(
 
     MODEL is an exported folder; a checkpoint or .bfe file is exported first, for --target.
     """
+    from bfedge.device.board import open_board
     from bfedge.measure.board_profile import profile_board
 
-    with (
-        exported_for(model, target) as exported,
-        opened_board(exported, emulate, host, port, baud, timeout, counting=True) as board,
-    ):
+    line = board_line(emulate, host, port, baud, timeout)
+    with exported_for(model, target) as exported, open_board(exported, line, counting=True) as board:
         found = profile_board(board, exported.tile)
     if as_json:
         print_json("profile", {"model": str(model), "target": exported.profile.name, **as_dict(found)})

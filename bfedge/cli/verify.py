@@ -11,7 +11,7 @@ import click
 import numpy as np
 from rich.text import Text
 
-from bfedge.cli.boards import board_options, exported_for, opened_board
+from bfedge.cli.boards import board_line, board_options, exported_for
 from bfedge.cli.models import TERNARY_ENCODINGS, is_checkpoint, lower_checkpoint, open_checkpoint, packed_bytes
 from bfedge.cli.output import json_option, out, print_json, track, words
 from bfedge.errors import BfedgeError
@@ -20,12 +20,11 @@ from bfedge.files import is_folder
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from bfedge.device.board import Line
     from bfedge.device.exported import Exported
     from bfedge.lowered.model import LoweredViT, Shape
     from bfedge.measure.verify import Check
     from bfedge.model.checkpoint import Checkpoint
-
-    BoardLine = tuple[bool, str | None, str | None, int, float | None]
 
 NOISE_IMAGES = 64
 IMAGES_TO_SLOW_BOARDS = 16
@@ -66,6 +65,7 @@ def command(
     reference's bits, on this machine and on the board; torch and ONNX are compared with the deployed model. Exit
     status 1 if anything is off.
     """
+    line = board_line(emulate, host, port, baud, timeout)
     if is_checkpoint(model):
         checkpoint_path = checkpoint_path or model
     checkpoint = open_checkpoint(checkpoint_path) if checkpoint_path else None
@@ -76,7 +76,6 @@ def command(
     if is_folder(model) or on_board:
         with exported_for(model, target, ternary, data) as exported:
             if on_board or exported.profile.name == "host":
-                line = (emulate, host, port, baud, timeout)
                 checks += check_there(exported, subject, line, images)
             else:
                 words.print(
@@ -149,8 +148,24 @@ def check_here(path: Path, subject: Subject, ternary: str, max_drop: float) -> I
         yield verify.check_onnx(compared, verify.onnx_logits(graph, images, track), name)
 
 
-def check_there(exported: Exported, subject: Subject, line: BoardLine, images: int | None) -> Iterable[Check]:
-    """On the board: its model, golden vectors, memory, and images that are sent to it."""
+def check_there(exported: Exported, subject: Subject, line: Line, images: int | None) -> list[Check]:
+    """On the board: its model, golden vectors, memory, and images that are sent to it. A board that does not answer
+    is a check that has failed, beside the others.
+    """
+    from bfedge.measure.verify import Check
+
+    checks: list[Check] = []
+    try:
+        for check in board_checks(exported, subject, line, images):
+            checks.append(check)
+    except BfedgeError as problem:
+        hint = f" ({problem.hint})" if problem.hint else ""
+        checks.append(Check("board", False, f"{problem.message}{hint}"))
+    return checks
+
+
+def board_checks(exported: Exported, subject: Subject, line: Line, images: int | None) -> Iterable[Check]:
+    from bfedge.device.board import open_board
     from bfedge.measure.board import check_board, check_images
     from bfedge.packed.reader import unpack
 
@@ -158,7 +173,7 @@ def check_there(exported: Exported, subject: Subject, line: BoardLine, images: i
     golden = unpack(packed).golden
     if golden is None:
         raise BfedgeError(f"`{exported.model}` has no golden vectors", "export the model again")
-    with opened_board(exported, *line) as board:
+    with open_board(exported, line) as board:
         words.print(f"{board.hello.board}, {board.hello.cpu}: {board.where}")
         checks = list(check_board(board, exported, packed, golden, subject.runtime, track))
         yield from checks

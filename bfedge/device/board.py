@@ -54,8 +54,8 @@ class Board:
         from bfedge.device.counts import read_regions
 
         regions = read_regions(self.counts_file)
-        if len(regions) < stages:
-            raise BfedgeError(f"the emulator counted {len(regions)} stages of {stages}", "please report this")
+        if len(regions) <= stages:  # behind the stages comes the way back from bfe_run
+            raise BfedgeError(f"the emulator counted {len(regions) - 1} stages of {stages}", "please report this")
         return [region.instructions for region in regions[-stages - 1 : -1]]
 
 

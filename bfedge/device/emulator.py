@@ -71,14 +71,15 @@ def explain_exit(profile: Profile, returncode: int, stderr: str) -> BfedgeError:
     emulate = of(profile)
     name = emulate.program
     lines = [line for line in stderr.splitlines() if line.strip() and "warning:" not in line]
-    fatal = next((line for line in lines if line.startswith("qemu: fatal")), None)
-    said = shown((fatal or (lines[-1] if lines else "nothing")).encode())
+    own = [line for line in lines if line.startswith("qemu")]
+    fatal = [line for line in own if "fatal:" in line]
+    said = shown((*fatal, *own, *lines[-1:], "nothing")[0].encode())
     if ended_by(signal.SIGILL, returncode, stderr):
         return BfedgeError(
             f"the program was built for a newer CPU than {emulated_cpu(profile)}",
             f"build it for `{profile.name}`, and run it there",
         )
-    if "unknown option 'plugin'" in stderr or "-plugin: invalid option" in stderr:
+    if "unknown option 'plugin'" in stderr or ("-plugin" in stderr and "invalid option" in stderr):
         return BfedgeError(
             f"this `{name}` can't count instructions: it was built without plugins",
             "Debian 12's qemu-user has plugins; static ones (qemu-user-static, Debian 13's qemu-user) do not",

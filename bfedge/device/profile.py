@@ -109,7 +109,7 @@ def load_profile(name: str) -> Profile:
     path = Path(name)
     if not (path.suffix.lower() == ".toml" or len(path.parts) > 1 or is_file(path)):
         names = [n for profile in known for n in (profile.name, *profile.aliases)]
-        near = difflib.get_close_matches(name.lower(), names, n=2, cutoff=0.5)
+        near = difflib.get_close_matches(name.lower(), names, n=2, cutoff=0.6)
         question = f"; is it {' or '.join(f'`{n}`' for n in near)}?" if near else ""
         raise BfedgeError(
             f"there is no board `{name}`{question}",

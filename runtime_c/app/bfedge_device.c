@@ -229,8 +229,8 @@ NOT_INLINED void bfd_mark_end(void) { mark = 0; }
 
 static void on_stage(void *context, const bfe_event *event) {
     static const char *const names[] = {"embed", "attention", "experts", "logits"};
-    const uint64_t now = bfd_ticks();
     bfd_mark_end();
+    const uint64_t now = bfd_ticks();
     profiled *const p = context;
     bfd_answer answer = bfd_begin(p->id, "stage");
     bfd_put_text(&answer, "stage", names[event->stage]);
@@ -239,8 +239,8 @@ static void on_stage(void *context, const bfe_event *event) {
     bfd_put_number(&answer, "model_bytes", event->model_bytes);
     bfd_put_hex(&answer, "crc32", crc_of(event->values, event->count));
     bfd_end(&answer);
-    bfd_mark_begin();
     p->start = bfd_ticks();
+    bfd_mark_begin();
 }
 
 /* Runs once without tracing on memory of this colour; adds up what is found. */
@@ -280,8 +280,8 @@ static int do_profile(device *d, uint32_t id, uint32_t index, uint32_t tile) {
     if (!run_painted(d, &p, &plain, &m, input, 0xA5, &used, &intact, &stack, &ignored) ||
         !run_painted(d, &p, &plain, &m, input, 0x5A, &used, &intact, &stack, &ticks))
         return 0;
-    bfd_mark_begin();
     p.start = bfd_ticks();
+    bfd_mark_begin();
     if (!run(d, id, &traced, &m, input, &ignored))
         return 0;
     bfd_mark_end();
