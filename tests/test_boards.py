@@ -4,6 +4,7 @@ the real board.
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -151,3 +152,25 @@ def test_a_program_for_a_newer_cpu_is_named_as_that(a76_program: Exported, older
     on_older = replace(a76_program, profile=load_profile(older))
     with pytest.raises(BfedgeError, match="built for a newer CPU"), open_board(on_older, Line(emulate=True)):
         pass
+
+
+def test_an_emulator_without_plugins_runs_all_the_same(
+    a76_program: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those of distributions that link it statically: there is no count, and the answer says why."""
+    real = shutil.which("qemu-aarch64")
+    wrapper = tmp_path / "bin" / "qemu-aarch64"
+    wrapper.parent.mkdir()
+    complaint = "qemu: unknown option 'plugin'"
+    wrapper.write_text(
+        f"""#!/bin/sh
+case " $* " in *" -plugin "*) echo "{complaint}" >&2; exit 1;; esac
+exec {real} "$@"
+"""
+    )
+    wrapper.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{wrapper.parent}:{os.environ['PATH']}")
+    with open_board(a76_program, Line(emulate=True), counting=True) as opened:
+        found = profile_board(opened, a76_program.tile)
+    assert found.instructions is None
+    assert "can't count instructions" in found.where

@@ -11,7 +11,7 @@ import msgspec
 
 from bfedge.cli.boards import board_line, board_options, exported_for
 from bfedge.cli.output import count, json_option, out, print_json, table, track
-from bfedge.cli.profile import INSTRUCTIONS
+from bfedge.cli.profile import show_what_counts
 from bfedge.errors import BfedgeError
 
 if TYPE_CHECKING:
@@ -48,7 +48,13 @@ def command(
             raise BfedgeError("the board has no golden cases to run", "export the model again and flash it")
         measure = count_instructions if board.emulated else time_runs
         result = measure(board, exported.tile, runs, board.hello.model.golden)
-    result |= {"board": board.hello.board, "cpu": board.hello.cpu, "where": board.where, "tile": exported.tile}
+    result |= {
+        "board": board.hello.board,
+        "cpu": board.hello.cpu,
+        "where": board.where,
+        "note": board.note,
+        "tile": exported.tile,
+    }
     if as_json:
         hello = msgspec.to_builtins(board.hello)
         print_json("bench", {"model": str(model), "target": exported.profile.name, **result, "hello": hello})
@@ -60,7 +66,7 @@ def command(
         rows.add_row(name.replace("_", " "), f"{value:.3f}" if result["unit"] == "ms" else count(round(value)))
     out.print(rows)
     if board.emulated:
-        out.print(INSTRUCTIONS)
+        show_what_counts(board.note)
 
 
 def time_runs(board: Board, tile: int, runs: int, cases: int) -> dict[str, Any]:

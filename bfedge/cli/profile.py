@@ -15,8 +15,6 @@ from bfedge.cli.output import count, json_option, out, print_json, table
 if TYPE_CHECKING:
     from bfedge.measure.board_profile import BoardProfile
 
-INSTRUCTIONS = "instructions are executed ones, counted exactly by the emulator; they are not cycles"
-
 
 @click.command("profile")
 @click.argument("model", type=click.Path(path_type=Path))
@@ -89,7 +87,7 @@ def show(found: BoardProfile) -> None:
     add("one inference", found.ticks, found.instructions, found.model_bytes, style="bold")
     out.print(rows)
     if found.emulated:
-        out.print(INSTRUCTIONS)
+        show_what_counts(found.note)
 
     memory = table("\nmemory", "\nbytes")
     memory.add_row("workspace, as stated", count(found.workspace_stated))
@@ -99,6 +97,13 @@ def show(found: BoardProfile) -> None:
     memory.add_row("stack of the whole program", or_unknown(found.stack_total))
     memory.add_row("free memory", or_unknown(found.free_memory))
     out.print(memory)
+
+
+def show_what_counts(note: str | None) -> None:
+    """What the instructions of an emulator are, and are not."""
+    out.print("instructions are executed ones, counted exactly by the emulator; they are not cycles")
+    if note:
+        out.print(f"the emulated machine has {note}")
 
 
 def or_unknown(number: int | None) -> str:

@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from bfedge.device.emulator import CannotCountError
 from bfedge.device.exported import Exported
 from bfedge.device.protocol import Hello
 from bfedge.device.session import Session
@@ -46,6 +47,8 @@ class Board:
     is_fast: bool
     """The line and the processor: whether hundreds of images are a matter of seconds"""
     counts_file: Path | None = None
+    note: str | None = None
+    """How the emulator differs from the board, where that changes what is counted"""
 
     def count_instructions(self, stages: int) -> list[int | None]:
         """Instructions that the last profiled run executed, by stage; None each where nothing counts them."""
@@ -66,9 +69,9 @@ def open_board(exported: Exported, line: Line, counting: bool = False) -> Iterat
     Raises BfedgeError if the board cannot be reached, or does not say hello.
     """
     with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bfedge-")))
         counts_file = None
         if line.emulate:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bfedge-")))
             counts_file = folder / "counts" if counting else None
             session, where = emulator_session(exported, line, folder, counts_file)
         elif line.host:
@@ -84,9 +87,15 @@ def open_board(exported: Exported, line: Line, counting: bool = False) -> Iterat
                 "--host user@board, --port /dev/tty..., or --emulate to run it in QEMU here",
             )
         stack.enter_context(session)
-        hello = session.hello()
+        try:
+            hello = session.hello()
+        except CannotCountError:
+            session, where = emulator_session(exported, line, folder, None)
+            counts_file, where = None, f"{where}, which can't count instructions: it was built without plugins"
+            hello = stack.enter_context(session).hello()
         fast = exported.profile.port == "posix" and not line.emulate
-        yield Board(session, hello, where, line.emulate, fast, counts_file)
+        note = exported.profile.emulate.note if line.emulate and exported.profile.emulate else None
+        yield Board(session, hello, where, line.emulate, fast, counts_file, note)
 
 
 def local_session(exported: Exported, timeout: float | None) -> tuple[Session, str]:

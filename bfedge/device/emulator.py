@@ -26,6 +26,10 @@ WHOLE_MACHINE = (
 ELF_MACHINES = {"aarch64": 183, "arm": 40, "x86_64": 62, "xtensa": 94}
 
 
+class CannotCountError(BfedgeError):
+    """This build of QEMU takes no plugins."""
+
+
 def emulator_command(
     profile: Profile, program: Path, model: Path | None = None, plugin: Sequence[str] = ()
 ) -> list[str]:
@@ -80,7 +84,7 @@ def explain_exit(profile: Profile, returncode: int, stderr: str) -> BfedgeError:
             f"build it for `{profile.name}`, and run it there",
         )
     if "unknown option 'plugin'" in stderr or ("-plugin" in stderr and "invalid option" in stderr):
-        return BfedgeError(
+        return CannotCountError(
             f"this `{name}` can't count instructions: it was built without plugins",
             "Debian 12's qemu-user has plugins; static ones (qemu-user-static, Debian 13's qemu-user) do not",
         )

@@ -80,6 +80,8 @@ class Emulate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     arguments: tuple[str, ...] = ()
     package: str = ""
     """Debian's package of the program"""
+    note: str | None = None
+    """How the emulated machine differs from the board, where that changes what is counted"""
 
 
 class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

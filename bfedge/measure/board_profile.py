@@ -26,6 +26,8 @@ class BoardProfile:
     where: str
     hello: Hello
     emulated: bool
+    note: str | None
+    """How the emulator differs from the board, where that changes what is counted"""
     clock: Clock | None
     """None in an emulator: its time says nothing about the board's"""
     tile: int
@@ -58,6 +60,7 @@ def profile_board(board: Board, tile: int) -> BoardProfile:
         where=board.where,
         hello=board.hello,
         emulated=board.emulated,
+        note=board.note,
         clock=None if board.emulated else board.hello.clock,
         tile=tile,
         stages=tuple(

@@ -2,23 +2,31 @@
  * From reset to bfd_serve on a Cortex-M4F, whether the chip itself, a bootloader or QEMU starts the program.
  *
  * No interrupt is ever enabled: the program polls, so its stack and its instruction counts are those of the program.
- * The stack is the lowest thing in RAM (memory.ld): running over it leaves RAM and faults, instead of changing data.
+ * The stack is the lowest thing in RAM (memory.ld): running over it reaches what the memory protection unit forbids,
+ * and faults, instead of changing data.
  */
 #include "bfd_firmware.h"
 #include "bfd_line.h"
 #include "bfd_platform.h"
 #include "nrf52840.h"
 
-/* ARMv7-M's system control block (Architecture Reference Manual, B3.2). */
+/* ARMv7-M's system control block and memory protection unit (Architecture Reference Manual, B3.2 and B3.5). */
 #define VTOR NRF_REGISTER(0xE000ED08)
 #define AIRCR NRF_REGISTER(0xE000ED0C)
 #define CFSR NRF_REGISTER(0xE000ED28)
 #define CPACR NRF_REGISTER(0xE000ED88)
+#define MPU_CONTROL NRF_REGISTER(0xE000ED94)
+#define MPU_REGION NRF_REGISTER(0xE000ED98)
+#define MPU_ADDRESS NRF_REGISTER(0xE000ED9C)
+#define MPU_SIZE_AND_RIGHTS NRF_REGISTER(0xE000EDA0)
 #define SYSTICK_CONTROL NRF_REGISTER(0xE000E010)
 #define NVIC_DISABLE ((volatile uint32_t *)0xE000E180) /* a bit an interrupt */
 #define NVIC_NOT_PENDING ((volatile uint32_t *)0xE000E280)
 
 enum { NVIC_WORDS = 2 }; /* 48 interrupts */
+enum { MPU_REGIONS = 8, MPU_ON = 1, MPU_ELSE_AS_USUAL = 1 << 2 };
+enum { REGION_ON = 1, REGION_256_KIB = 17 << 1, REGION_FORBIDDEN = 0 << 24 | 1 << 28 };
+enum { GUARD_BYTES = 256 * 1024 };
 enum { AIRCR_KEY = 0x05FA0000, AIRCR_RESET = 1 << 2 };
 enum { CFSR_UNDEFINED_INSTRUCTION = 1 << 16, CFSR_NO_COPROCESSOR = 1 << 19 };
 
@@ -49,6 +57,20 @@ __attribute__((naked, noreturn)) void bfd_reset(void) {
                      "bl nrf52840_start\n");
 }
 
+static void guard_stack(void) {
+    MPU_CONTROL = 0;
+    for (uint32_t region = 0; region < MPU_REGIONS; region++) {
+        MPU_REGION = region;
+        MPU_SIZE_AND_RIGHTS = 0;
+    }
+    MPU_ADDRESS = (uint32_t)(uintptr_t)bfd_stack_begin - GUARD_BYTES;
+    MPU_SIZE_AND_RIGHTS = REGION_FORBIDDEN | REGION_256_KIB | REGION_ON;
+    MPU_CONTROL = MPU_ON | MPU_ELSE_AS_USUAL;
+    __asm__ volatile("dsb\n"
+                     "isb\n" ::
+                         : "memory");
+}
+
 __attribute__((noreturn, used)) void nrf52840_start(void) {
     SYSTICK_CONTROL = 0;
     for (int i = 0; i < NVIC_WORDS; i++) {
@@ -66,6 +88,7 @@ __attribute__((noreturn, used)) void nrf52840_start(void) {
         bfd_data_begin[i] = bfd_data_image[i];
     for (uint32_t *word = bfd_bss_begin; word < bfd_bss_end; word++)
         *word = 0;
+    guard_stack();
     nrf52840_start_clock();
     nrf52840_open_console();
     for (;;) {
