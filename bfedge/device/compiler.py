@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import util
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import bfedge
 from bfedge.errors import BfedgeError
+from bfedge.files import write_atomically
 
 if TYPE_CHECKING:
     from bfedge.device.profile import Profile
@@ -131,13 +133,27 @@ def compile_program(
     if is_zig(compiler.compiler):
         # Of its C library. Stripping them would take the symbols along, which emulators need.
         linking.append("-Wl,--compress-debug-sections=zlib")
-    with tempfile.TemporaryDirectory(prefix="bfedge-") as objects:
-        for number, source in enumerate(sources(folder, "src", "app", "ports/posix")):
-            target = str(Path(objects, f"{number}.o"))
-            run_compiler(compiler.compiler, [*flags, *includes, *defines, "-c", source, "-o", target], folder)
-        files = sorted(str(file) for file in Path(objects).iterdir())
-        run_compiler(compiler.compiler, [*linking, *files, "-o", str(output.resolve())], folder)
+    with tempfile.TemporaryDirectory(prefix="bfedge-") as temporary:
+        files = sources(folder, "src", "app", "ports/posix")
+        jobs = [(source, Path(temporary, f"{number}.o")) for number, source in enumerate(files)]
+        compile_each(compiler.compiler, [*flags, *includes, *defines], folder, jobs)
+        objects = [str(target) for _, target in jobs]
+        run_compiler(compiler.compiler, [*linking, *objects, "-o", str(output.resolve())], folder)
     return flags
+
+
+def compile_each(compiler: Compiler, flags: Sequence[str], folder: Path, jobs: Sequence[tuple[str, Path]]) -> None:
+    """Compiles sources, named from `folder`, to object files; those that exist already are left as they are. Raises
+    CompilerError.
+    """
+
+    def compile_one(job: tuple[str, Path]) -> None:
+        source, target = job
+        if not target.is_file():
+            write_atomically(target, lambda file: run_compiler(compiler, [*flags, "-c", source, "-o", file], folder))
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(compile_one, jobs))
 
 
 def sources(folder: Path, *parts: str) -> list[str]:
@@ -160,8 +176,8 @@ def run_compiler(compiler: Compiler, arguments: Sequence[str], folder: Path) -> 
             [*compiler.command, *arguments], cwd=folder, capture_output=True, text=True, timeout=COMPILE_SECONDS
         )
     except (OSError, subprocess.TimeoutExpired) as problem:
-        raise CompilerError(f"`{name}` failed to compile the runtime: {problem}", "") from None
+        raise CompilerError(f"`{name}` failed: {problem}", "") from None
     if result.returncode:
         lines = (result.stderr or result.stdout).strip().splitlines() or ["no message"]
         first = next((line for line in lines if "error" in line or "undefined" in line), lines[0])
-        raise CompilerError(f"`{name}` failed to compile the runtime: {first}", result.stderr)
+        raise CompilerError(f"`{name}` failed: {first}", result.stderr)

@@ -6,18 +6,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from bfedge.device.compiler import Compiler, CompilerError, find_compiler, is_zig, run_compiler
+from bfedge.device.compiler import Compiler, CompilerError, compile_each, find_compiler, is_zig, run_compiler
 from bfedge.errors import BfedgeError
 from bfedge.files import write_atomically
 
@@ -215,14 +213,8 @@ def compile_objects(
         for file in files
     ]
 
-    def compile_one(job: tuple[str, Path]) -> Path:
-        source, target = job
-        if not target.is_file():
-            write_atomically(target, lambda file: run_compiler(compiler, [*command, "-c", source, "-o", file], runtime))
-        return target
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(compile_one, jobs))
+    compile_each(compiler, command, runtime, jobs)
+    return [target for _, target in jobs]
 
 
 def overflow_error(problem: CompilerError, board: str, model_bytes: int, arena_bytes: int) -> BfedgeError | None:
