@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +22,11 @@ from bfedge.training.data import load_data
 
 pytestmark = pytest.mark.slow
 README = Path(__file__).parent.parent / "README.md"
-VARYING = re.compile(r"[\d.,]+(e-\d+)?|[▁▂▃▄▅▆▇█]+|[0-9a-f]{64}|built with .*")
+VARYING = re.compile(
+    r"(CRC [0-9a-f]{8}, runtime|emulated by|built with|runtime 0[.]) ?.*|[\d.,]+(e-\d+)?|[▁▂▃▄▅▆▇█]+|[0-9a-f]{64}"
+)
+EMULATOR = "qemu-system-arm"
+"""Of the board that the README shows"""
 
 
 def bfedge(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -30,8 +35,8 @@ def bfedge(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
 
 
-def readme_commands() -> list[tuple[str, list[str]]]:
-    """Each `$ bfedge ...` of the console blocks, and the lines that it prints."""
+def readme_commands(emulated: bool = False) -> list[tuple[str, list[str]]]:
+    """Each `$ bfedge ...` of the console blocks, and the lines that it prints; those in an emulator, or all others."""
     commands: list[tuple[str, list[str]]] = []
     for block in re.findall(r"```console\n(.*?)```", README.read_text(), re.S):
         for line in block.splitlines():
@@ -39,7 +44,11 @@ def readme_commands() -> list[tuple[str, list[str]]]:
                 commands.append((line[2:], []))
             else:
                 commands[-1][1].append(line)
-    return [(command, lines) for command, lines in commands if command.startswith("bfedge")]
+    return [
+        (command, lines)
+        for command, lines in commands
+        if command.startswith("bfedge") and ("--emulate" in command) == emulated
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -65,10 +74,24 @@ def test_readme_shows_what_its_commands_print(folder: Path) -> None:
     commands = readme_commands()
     assert len(commands) >= 4
     for (command, shown), output in zip(commands, outputs, strict=True):
-        printed = [same_words(line) for line in output.splitlines()]
-        for line in shown:
-            if line.strip() and line.strip() != "...":
-                assert same_words(line) in printed, f"`{command}` does not print: {line}\n{output}"
+        assert_prints(command, shown, output)
+
+
+@pytest.mark.skipif(not shutil.which(EMULATOR), reason=f"`{EMULATOR}` is not installed (apt: qemu-system-arm)")
+def test_readme_shows_what_its_commands_print_in_an_emulator(folder: Path) -> None:
+    commands = readme_commands(emulated=True)
+    assert len(commands) >= 2
+    for command, shown in commands:
+        result = bfedge(folder, *command.split()[1:])
+        assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
+        assert_prints(command, shown, result.stdout)
+
+
+def assert_prints(command: str, shown: list[str], output: str) -> None:
+    printed = [same_words(line) for line in output.splitlines()]
+    for line in shown:
+        if line.strip() and line.strip() != "...":
+            assert same_words(line) in printed, f"`{command}` does not print: {line}\n{output}"
 
 
 def test_digits_accuracy_bits_and_onnx(folder: Path) -> None:

@@ -33,10 +33,10 @@ def command(model: Path, ternary: str, target: str | None, tile: int | None, as_
 
     packed = packed_bytes(model, ternary)
     result = plan(packed)
-    fitted = fit_target(model.name, packed, target, tile) if target else None
+    board, fitted = fit_target(model.name, packed, target, tile) if target else ("", None)
     if as_json:
-        board = {"target": target, **dataclasses.asdict(fitted)} if fitted else None
-        print_json("plan", {"model": str(model), **dataclasses.asdict(result), "fit": board})
+        on_board = {"target": board, **dataclasses.asdict(fitted)} if fitted else None
+        print_json("plan", {"model": str(model), **dataclasses.asdict(result), "fit": on_board})
         return
     parts = table("file, by part", "bytes", "share")
     for part, size in result.parts.items():
@@ -65,21 +65,21 @@ def command(model: Path, ternary: str, target: str | None, tile: int | None, as_
         f"{count(result.file_bytes)} bytes, and a workspace."
     )
     if fitted:
-        show_fit(target or "", fitted)
+        show_fit(board, fitted)
 
 
-def fit_target(name: str, packed: bytes, target: str, tile: int | None) -> Fit:
-    """Raises BfedgeError with the numbers if the model does not fit."""
+def fit_target(name: str, packed: bytes, target: str, tile: int | None) -> tuple[str, Fit]:
+    """The board's name and where the model lies on it. Raises BfedgeError with the numbers if it does not fit."""
     from bfedge.device.fit import fit
     from bfedge.device.host import HostModel
     from bfedge.device.profile import load_profile
 
-    runtime = HostModel(packed)
-    return fit(load_profile(target), len(packed), runtime.arena_bytes, runtime.model.config.tokens, 0, tile, name)
+    runtime, profile = HostModel(packed), load_profile(target)
+    return profile.name, fit(profile, len(packed), runtime.arena_bytes, runtime.model.config.tokens, 0, tile, name)
 
 
-def show_fit(target: str, fitted: Fit) -> None:
-    memories = table(f"\non {target}", "\nneeded", "\nfor a model", "\nin all")
+def show_fit(board: str, fitted: Fit) -> None:
+    memories = table(f"\non {board}", "\nneeded", "\nfor a model", "\nin all")
     for memory in fitted.memories:
         what = " and ".join("workspace, image, logits" if c == "workspace" else c for c in memory.contents)
         memories.add_row(
