@@ -12,8 +12,8 @@
  * input, writes the workspace and the output, and nothing else. Any number of threads may run one bfe_model, each with
  * its own workspace.
  *
- * Results are the bits that NUMERICS.md defines, on every device. Compile with -ffp-contract=off and without
- * -ffast-math; the sources refuse to compile where __FAST_MATH__ is set.
+ * Results are the bits that NUMERICS.md defines, on every device. Compile with -ffp-contract=off (GCC does not
+ * need it: the sources say so themselves) and without -ffast-math, which the sources refuse.
  *
  * The file format is FORMAT.md; "V7" and the like are its validation rules.
  */
