@@ -84,6 +84,32 @@ def replace_folder(new: Path, path: Path) -> None:
         shutil.rmtree(aside.parent, ignore_errors=True)
 
 
+def cache_folder() -> Path:
+    """Where bfedge keeps what it can make again: in the user's cache, or where none can be written in a temporary
+    folder of the user's.
+    """
+    usual = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "bfedge")
+    if is_writable(usual):
+        return usual
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    folder = Path(tempfile.gettempdir(), f"bfedge-{user}")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if hasattr(os, "getuid") and folder.stat().st_uid != user:  # somebody else's: nothing in it can be trusted
+        return Path(tempfile.mkdtemp(prefix="bfedge-"))
+    return folder
+
+
+def is_writable(folder: Path) -> bool:
+    """Whether files can be written in a folder, which is made if it is not there."""
+    if not folder.is_absolute():
+        return False  # there is no home folder
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK | os.X_OK)
+
+
 def is_file(path: Path) -> bool:
     """Like Path.is_file, and False for a name that the system cannot even look up (too long, say)."""
     try:

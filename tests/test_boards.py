@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from bfedge.device.board import Line, open_board
-from bfedge.device.exported import Exported, read_exported
+from bfedge.device.exported import Exported, read_exported, sha256
 from bfedge.device.fit import fit
 from bfedge.device.host import HostModel
 from bfedge.device.profile import known_profiles, load_profile
@@ -61,14 +61,23 @@ def with_model(board: Exported, seed: int, folder: Path) -> tuple[Exported, byte
     model = random_lowered(seed)
     packed = pack(model, golden_vectors(model, random_images(model, 3, seed)))
     runtime = HostModel(packed)
-    tile = fit(board.profile, len(packed), runtime.arena_bytes, model.shape.tokens, 0, seed % 4 or None).tile
+    tile = fit(
+        board.profile,
+        len(packed),
+        runtime.workspace_bytes,
+        model.shape.tokens,
+        runtime.around_workspace_bytes,
+        seed % 4 or None,
+    ).tile
     copy = folder / f"{seed}"
     copy.mkdir()
     for name in ("runtime", "bfedge-device"):
         if (board.folder / name).exists():
             (copy / name).symlink_to(board.folder / name)
     (copy / "model.bfe").write_bytes(packed)
-    return replace(board, folder=copy, tile=tile, arena_bytes=runtime.arena_bytes(tile)), packed, runtime
+    files = board.files | {"model.bfe": sha256(copy / "model.bfe")}
+    changed = replace(board, folder=copy, tile=tile, arena_bytes=runtime.arena_bytes(tile), files=files)
+    return changed, packed, runtime
 
 
 @pytest.fixture
@@ -89,7 +98,7 @@ def test_twenty_random_models_give_the_reference_bits(board: Exported, line: Lin
             checks.append(
                 check_images(opened.session, images.inputs, images.outputs, exported.tile, lambda items, _: items)
             )
-        assert len(checks) == 5
+        assert len(checks) == 6
         wrong += [(seed, check.name, check.detail) for check in checks if not check.passed]
     assert wrong == []
 
@@ -125,10 +134,13 @@ def test_a_changed_weight_is_found(board: Exported, line: Line, tmp_path: Path) 
     lying = pack(model, replace(golden, outputs=different))
     assert len(lying) == len(exported.model.read_bytes())
     exported.model.write_bytes(lying)
+    with pytest.raises(BfedgeError, match="has not the manifest's SHA-256"), open_board(exported, line):
+        pass
+    exported = replace(exported, files=exported.files | {"model.bfe": sha256(exported.model)})
     with open_board(exported, line) as opened:
         checks = list(check_board(opened, exported, lying, golden, HostModel(lying), lambda items, _: items))
         refused = list(check_board(opened, exported, pack(other), golden, HostModel(lying), lambda items, _: items))
-    assert [check.passed for check in checks] == [True, False, True, True]
+    assert [check.passed for check in checks] == [True, False, False, True, True]
     assert "3 of 3 cases differ" in checks[1].detail
     assert [check.passed for check in refused] == [False]
     assert "it has another one" in refused[0].detail

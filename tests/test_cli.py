@@ -506,6 +506,7 @@ def test_verify_passes_an_export(run: Run, exported: Path, checkpoint: Path) -> 
         "manifest",
         "board has the model",
         "board, golden vectors",
+        "board, stages",
         "board, workspace",
         "board, stack",
         "board, test images",

@@ -41,9 +41,11 @@ def command(
     counted instead.
     """
     from bfedge.device.board import open_board
+    from bfedge.measure.board import demand_identity
 
     line = board_line(emulate, host, port, baud, timeout)
     with exported_for(model, target) as exported, open_board(exported, line, counting=True) as board:
+        demand_identity(board.hello, exported)
         if board.hello.model is None or board.hello.model.golden == 0:
             raise BfedgeError("the board has no golden cases to run", "export the model again and flash it")
         measure = count_instructions if board.emulated else time_runs
@@ -70,16 +72,12 @@ def command(
 
 
 def time_runs(board: Board, tile: int, runs: int, cases: int) -> dict[str, Any]:
-    from bfedge.measure.board_profile import milliseconds, time_board
+    from bfedge.measure.board_profile import milliseconds, refuse_wrong, time_board
 
     board.session.golden(0, tile)  # the first run finds cold caches
     results = [board.session.golden(run % cases, tile) for run in track(range(runs), "inferences")]
-    wrong = next((result for result in results if result.differing), None)
-    if wrong is not None:
-        raise BfedgeError(
-            f"golden case {wrong.case} differs in {wrong.differing} logits: its time means nothing",
-            "`bfedge verify` says what is wrong",
-        )
+    for result in results:
+        refuse_wrong(result)
     ticks = [result.ticks for result in results if result.ticks is not None]
     clock = board.hello.clock
     if len(ticks) != len(results) or clock is None:
@@ -92,10 +90,14 @@ def time_runs(board: Board, tile: int, runs: int, cases: int) -> dict[str, Any]:
 
 
 def count_instructions(board: Board, tile: int, runs: int, cases: int) -> dict[str, Any]:
-    from bfedge.measure.board_profile import time_board
+    from bfedge.measure.board_profile import refuse_wrong, time_board
 
     totals = []
     for case in track(range(min(runs, cases)), "golden cases"):
-        stages, _ = board.session.profile(case, tile)
-        totals.append(sum(number or 0 for number in board.count_instructions(len(stages))))
+        stages, found = board.session.profile(case, tile)
+        refuse_wrong(found)
+        counts = [number for number in board.count_instructions(len(stages)) if number is not None]
+        if len(counts) != len(stages):
+            raise BfedgeError(f"there is nothing to measure: {board.where}")
+        totals.append(sum(counts))
     return {**dataclasses.asdict(time_board(totals)), "unit": "instructions"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -66,4 +67,8 @@ def board_line(emulate: bool, host: str | None, port: str | None, baud: int, tim
 
     if sum((emulate, host is not None, port is not None)) > 1:
         raise BfedgeError("--emulate, --host and --port exclude each other", "a board is in one place")
+    if host == "" or port == "":
+        raise BfedgeError("--host and --port need a value", "is a variable of the shell empty?")
+    if timeout is not None and not math.isfinite(timeout):
+        raise BfedgeError(f"--timeout {timeout} is no number of seconds")
     return Line(emulate, host, port, baud, timeout)

@@ -7,7 +7,9 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
+import signal
 import sys
 
 import click
@@ -51,6 +53,12 @@ def bfedge_command() -> None:
 
 
 def main() -> None:
+    if sys.stdout is None or sys.stderr is None:
+        sys.exit(1)  # closed: there is nobody to talk to
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files may not fit the terminal's encoding
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C: nothing half-written is left behind
     sys.exit(run(sys.argv[1:]))
 
 
@@ -74,6 +82,9 @@ def run(arguments: list[str]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone: nothing more to say
         return 1
+    except OSError as problem:  # of the output, or of a path that no verb expected to fail
+        name = f"`{problem.filename}`: " if problem.filename else ""
+        return complain(f"{name}{problem.strerror or problem}", None)
     except MemoryError:
         return complain("this machine has too little memory for that", None)
     except Exception:

@@ -75,7 +75,8 @@ def fit_target(name: str, packed: bytes, target: str, tile: int | None) -> tuple
     from bfedge.device.profile import load_profile
 
     runtime, profile = HostModel(packed), load_profile(target)
-    return profile.name, fit(profile, len(packed), runtime.arena_bytes, runtime.model.config.tokens, 0, tile, name)
+    tokens, around = runtime.model.config.tokens, runtime.around_workspace_bytes
+    return profile.name, fit(profile, len(packed), runtime.workspace_bytes, tokens, around, tile, name)
 
 
 def show_fit(board: str, fitted: Fit) -> None:

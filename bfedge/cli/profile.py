@@ -37,10 +37,12 @@ def command(
     MODEL is an exported folder; a checkpoint or .bfe file is exported first, for --target.
     """
     from bfedge.device.board import open_board
+    from bfedge.measure.board import demand_identity
     from bfedge.measure.board_profile import profile_board
 
     line = board_line(emulate, host, port, baud, timeout)
     with exported_for(model, target) as exported, open_board(exported, line, counting=True) as board:
+        demand_identity(board.hello, exported)
         found = profile_board(board, exported.tile)
     if as_json:
         print_json("profile", {"model": str(model), "target": exported.profile.name, **as_dict(found)})
@@ -51,6 +53,7 @@ def command(
 def as_dict(found: BoardProfile) -> dict[str, Any]:
     values = {field.name: getattr(found, field.name) for field in dataclasses.fields(found)}
     values["hello"] = msgspec.to_builtins(found.hello)
+    values["hello"].pop("id")
     values["clock"] = msgspec.to_builtins(found.clock)
     values["stages"] = [dataclasses.asdict(stage) for stage in found.stages]
     return {**values, "instructions": found.instructions, "model_bytes": found.model_bytes}
@@ -86,7 +89,7 @@ def show(found: BoardProfile) -> None:
         add(stage.name, stage.ticks, stage.instructions, stage.model_bytes)
     add("one inference", found.ticks, found.instructions, found.model_bytes, style="bold")
     out.print(rows)
-    if found.emulated:
+    if found.instructions is not None:
         show_what_counts(found.note)
 
     memory = table("\nmemory", "\nbytes")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -66,6 +67,8 @@ def command(
     status 1 if anything is off.
     """
     line = board_line(emulate, host, port, baud, timeout)
+    if math.isnan(max_drop):
+        raise BfedgeError("--max-drop nan is no number of points")
     if is_checkpoint(model):
         checkpoint_path = checkpoint_path or model
     checkpoint = open_checkpoint(checkpoint_path) if checkpoint_path else None
@@ -73,24 +76,30 @@ def command(
     packed = packed_model(model, checkpoint, ternary)
     subject = Subject(packed, checkpoint, data)
     checks = list(check_here(model, subject, ternary, max_drop))
+    unchecked = None
     if is_folder(model) or on_board:
         with exported_for(model, target, ternary, data) as exported:
             if on_board or exported.profile.name == "host":
                 checks += check_there(exported, subject, line, images)
             else:
-                words.print(
-                    f"note: no board was checked; --emulate, --host or --port says where {exported.profile.name} is"
-                )
+                unchecked = exported.profile.name
     passed = all(check.passed for check in checks)
     if as_json:
         listed = [{"name": c.name, "passed": c.passed, "detail": c.detail, **c.figures} for c in checks]
-        print_json("verify", {"model": str(model), "passed": passed, "checks": listed})
+        print_json("verify", {"model": str(model), "passed": passed, "unchecked_board": unchecked, "checks": listed})
     else:
-        for check in checks:
-            mark = ("ok  ", "green") if check.passed else ("FAIL", "red")
-            out.print(Text.assemble(mark, f" {check.name}: {check.detail}"))
-        out.print("verified" if passed else "not verified", style="bold" if passed else "bold red")
+        show(checks, passed, unchecked)
     return 0 if passed else 1
+
+
+def show(checks: list[Check], passed: bool, unchecked: str | None) -> None:
+    for check in checks:
+        mark = ("ok  ", "green") if check.passed else ("FAIL", "red")
+        out.print(Text.assemble(mark, f" {check.name}: {check.detail}"))
+    verdict = "verified" if passed else "not verified"
+    if unchecked:
+        verdict += f" on this machine; no {unchecked} was checked (--emulate, --host or --port says where one is)"
+    out.print(verdict, style="bold" if passed else "bold red")
 
 
 def packed_model(path: Path, checkpoint: Checkpoint | None, ternary: str) -> bytes:
@@ -175,9 +184,11 @@ def board_checks(exported: Exported, subject: Subject, line: Line, images: int |
         raise BfedgeError(f"`{exported.model}` has no golden vectors", "export the model again")
     with open_board(exported, line) as board:
         words.print(f"{board.hello.board}, {board.hello.cpu}: {board.where}")
-        checks = list(check_board(board, exported, packed, golden, subject.runtime, track))
-        yield from checks
-        if checks[0].passed:
+        passed = []
+        for check in check_board(board, exported, packed, golden, subject.runtime, track):
+            passed.append(check.passed)
+            yield check
+        if passed[0]:
             most = images or (len(subject.images) if board.is_fast else IMAGES_TO_SLOW_BOARDS)
             sent, expected = subject.images[:most], subject.expected[:most]
             yield check_images(board.session, sent, expected, exported.tile, track)
@@ -218,8 +229,7 @@ def float_logits(checkpoint: Checkpoint, images: NDArray[np.uint8]) -> NDArray[n
 
 def check_manifest(folder: Path) -> Check:
     """The files of an exported folder still have the hashes of its manifest."""
-    from bfedge.device.exported import MANIFEST
-    from bfedge.export.folder import sha256
+    from bfedge.device.exported import MANIFEST, sha256
     from bfedge.measure.verify import Check
 
     try:

@@ -17,8 +17,10 @@ from bfedge.device.protocol import Hello
 from bfedge.device.session import Session
 from bfedge.device.transport import ProcessTransport, SerialTransport
 from bfedge.errors import BfedgeError
+from bfedge.files import cache_folder
 
 PROGRAM = "bfedge-device"
+EMULATOR_HELLO_SECONDS = 120.0
 EMULATOR_SECONDS = 1800.0
 """To wait for an answer of an emulated board, which takes up to some hundred times as long as a real one"""
 
@@ -94,11 +96,14 @@ def open_board(exported: Exported, line: Line, counting: bool = False) -> Iterat
             counts_file, where = None, f"{where}, which can't count instructions: it was built without plugins"
             hello = stack.enter_context(session).hello()
         fast = exported.profile.port == "posix" and not line.emulate
+        if line.emulate:
+            session.timeout = line.timeout or EMULATOR_SECONDS
         note = exported.profile.emulate.note if line.emulate and exported.profile.emulate else None
         yield Board(session, hello, where, line.emulate, fast, counts_file, note)
 
 
 def local_session(exported: Exported, timeout: float | None) -> tuple[Session, str]:
+    exported.check(PROGRAM, exported.model.name)
     program = exported.folder / PROGRAM
     transport = ProcessTransport([str(program.resolve()), str(exported.model)], what="the exported program")
     return Session(transport, timeout=timeout), f"this machine ({platform.system()} {platform.machine()})"
@@ -120,6 +125,7 @@ def emulator_session(exported: Exported, line: Line, folder: Path, counts: Path 
     profile = exported.profile
     emulator = find_emulator(profile)
     is_linux = profile.port == "posix"
+    exported.check(exported.model.name, *([PROGRAM] if is_linux else []))
     program = exported.folder / PROGRAM if is_linux else emulated_firmware(exported, folder / "firmware.elf")
     model = exported.model if is_linux else None
     plugin = count_arguments(program, counts) if counts else []
@@ -131,13 +137,12 @@ def emulator_session(exported: Exported, line: Line, folder: Path, counts: Path 
     )
     assert profile.emulate is not None
     where = " ".join((Path(emulator).name, *profile.emulate.arguments))
-    timeout = line.timeout or EMULATOR_SECONDS
+    timeout = line.timeout or EMULATOR_HELLO_SECONDS
     return Session(transport, timeout=timeout), f"emulated by QEMU {emulator_version(emulator)} ({where})"
 
 
 def emulated_firmware(exported: Exported, output: Path) -> Path:
     from bfedge.device.compiler import find_target_compiler
-    from bfedge.device.counts import cache_folder
     from bfedge.device.firmware import build_firmware, find_xtensa_compiler
 
     profile = exported.profile
@@ -156,6 +161,8 @@ def emulated_firmware(exported: Exported, output: Path) -> Path:
         board=profile.name,
         compiler=compiler,
         target_flags=flags,
+        flash_bytes=profile.bytes_of("flash"),
+        ram_bytes=profile.bytes_of("sram"),
         objects=cache_folder() / "objects",
     )
     return output

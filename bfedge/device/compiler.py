@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING
 
 import bfedge
 from bfedge.errors import BfedgeError
-from bfedge.files import write_atomically
+from bfedge.files import cache_folder, is_writable, write_atomically
 
 if TYPE_CHECKING:
     from bfedge.device.profile import Profile
 
+VERSION_SECONDS = 60
 COMPILE_SECONDS = 600
 """zig builds a C library at the first use of a target, which takes a minute"""
 
@@ -45,8 +46,11 @@ def find_compiler(wanted: str | None = None) -> Compiler:
             command = tuple(shlex.split(wanted or os.environ["CC"]))
         except ValueError as problem:
             raise BfedgeError(f"the C compiler's command `{wanted or os.environ['CC']}`: {problem}") from None
-        if not command or shutil.which(command[0]) is None:
+        found = shutil.which(command[0]) if command else None
+        if found is None:
             raise BfedgeError(f"there is no C compiler `{' '.join(command)}`")
+        if os.sep in command[0]:
+            command = (str(Path(found).absolute()), *command[1:])  # it is run in other folders
         return Compiler(command, version(command))
     for name in ("cc", "gcc", "clang"):
         if shutil.which(name):
@@ -58,11 +62,30 @@ def find_compiler(wanted: str | None = None) -> Compiler:
 
 
 def version(command: tuple[str, ...]) -> str:
-    result = subprocess.run([*command, "--version"], capture_output=True, text=True)
+    try:
+        result = subprocess.run(
+            [*command, "--version"],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=VERSION_SECONDS,
+            env=environment(command),
+        )
+    except (OSError, subprocess.TimeoutExpired) as problem:
+        raise BfedgeError(f"`{' '.join(command)}` is no C compiler: {problem}") from None
     lines = result.stdout.splitlines()
     if result.returncode or not lines:
-        raise BfedgeError(f"`{' '.join(command)}` is no C compiler: `--version` fails")
+        said = (result.stderr.strip().splitlines() or ["no message"])[-1]
+        raise BfedgeError(f"`{' '.join(command)}` is no C compiler: `--version` fails: {said}")
     return lines[0]
+
+
+def environment(command: Sequence[str]) -> dict[str, str]:
+    """For a compiler: zig hangs if it cannot write where it keeps what it has built."""
+    usual = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "zig")
+    if "ziglang" not in command or "ZIG_GLOBAL_CACHE_DIR" in os.environ or is_writable(usual):
+        return dict(os.environ)
+    return {**os.environ, "ZIG_GLOBAL_CACHE_DIR": str(cache_folder() / "zig")}
 
 
 def runtime_sources() -> Path:
@@ -93,7 +116,8 @@ def find_target_compiler(profile: Profile, wanted: str | None = None) -> TargetC
     """
     build = profile.build
     if not build.zig and not build.gcc:
-        return TargetCompiler(find_compiler(wanted))
+        compiler = find_compiler(wanted)  # zig would build for all that this machine has, and not check at the start
+        return TargetCompiler(compiler, ("-mcpu=baseline",) if is_zig(compiler) else ())
     if wanted or os.environ.get("CC"):
         compiler = find_compiler(wanted)
         if is_zig(compiler):
@@ -128,8 +152,10 @@ def compile_program(
     """
     flags = (*FLAGS, *compiler.target, *compiler.cpu, *extra)
     includes = ["-Iinclude", "-Isrc", "-Iapp", "-Iports/posix"]
-    defines = [f'-DBFD_BOARD="{board}"', f'-DBFD_FLAGS="{" ".join(flags)}"']
+    defines = [f"-DBFD_BOARD={c_string(board)}", f"-DBFD_FLAGS={c_string(' '.join(flags))}"]
     linking = [*compiler.target, *extra, "-pthread"]
+    if sys.platform == "linux":
+        linking.append("-Wl,-z,now")  # a dynamic linker that looks up functions later would do so on the painted stack
     if is_zig(compiler.compiler):
         # Of its C library. Stripping them would take the symbols along, which emulators need.
         linking.append("-Wl,--compress-debug-sections=zlib")
@@ -156,6 +182,11 @@ def compile_each(compiler: Compiler, flags: Sequence[str], folder: Path, jobs: S
         list(pool.map(compile_one, jobs))
 
 
+def c_string(text: str) -> str:
+    """As a string literal of C, in ASCII."""
+    return '"' + "".join(chr(b) if 32 <= b < 127 and b not in b'"\\?' else f"\\{b:03o}" for b in text.encode()) + '"'
+
+
 def sources(folder: Path, *parts: str) -> list[str]:
     return sorted(str(f.relative_to(folder)) for part in parts for f in (folder / part).rglob("*.c"))
 
@@ -173,7 +204,13 @@ def run_compiler(compiler: Compiler, arguments: Sequence[str], folder: Path) -> 
     name = Path(compiler.command[0]).name
     try:
         result = subprocess.run(
-            [*compiler.command, *arguments], cwd=folder, capture_output=True, text=True, timeout=COMPILE_SECONDS
+            [*compiler.command, *arguments],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=COMPILE_SECONDS,
+            env=environment(compiler.command),
         )
     except (OSError, subprocess.TimeoutExpired) as problem:
         raise CompilerError(f"`{name}` failed: {problem}", "") from None

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from pathlib import Path
 from bfedge.device.compiler import Compiler, find_compiler, runtime_sources
 from bfedge.device.firmware import open_elf
 from bfedge.errors import BfedgeError
-from bfedge.files import write_atomically
+from bfedge.files import cache_folder, write_atomically
 
 COMPILE_SECONDS = 120
 FLAGS = ("-std=c99", "-O2", "-shared", "-fPIC")
@@ -109,11 +108,6 @@ def compile_plugin(compiler: tuple[str, ...], source: Path, output: str) -> None
     if result.returncode:
         lines = (result.stderr or result.stdout).strip().splitlines()
         raise BfedgeError(f"`{compiler[0]}` failed to compile QEMU's plugin: {lines[0] if lines else 'no message'}")
-
-
-def cache_folder() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "bfedge"
 
 
 def read_symbols(program: Path) -> tuple[str, dict[str, int]]:

@@ -5,7 +5,6 @@ it works in, linked into one ELF file.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import shutil
 import tempfile
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from bfedge.device.compiler import Compiler, CompilerError, compile_each, find_compiler, is_zig, run_compiler
+from bfedge.device.compiler import Compiler, CompilerError, c_string, compile_each, find_compiler, is_zig, run_compiler
 from bfedge.errors import BfedgeError
 from bfedge.files import write_atomically
 
@@ -90,6 +89,8 @@ def build_firmware(
     board: str,
     compiler: Compiler,
     target_flags: Sequence[str],
+    flash_bytes: int = 0x100000,
+    ram_bytes: int = 0x40000,
     app_offset: int = 0,
     stack_bytes: int = STACK_BYTES,
     objects: Path | None = None,
@@ -105,6 +106,7 @@ def build_firmware(
         console: what carries the protocol; `xtensa_sim` has only `semihosting`.
         board: the name that the program says on `hello`.
         target_flags: name the processor; with `compiler` from find_target_compiler or find_xtensa_compiler.
+        flash_bytes, ram_bytes: what the board has, by default the nRF52840's; `xtensa_sim` has memories of its own.
         app_offset: bytes of flash that belong to a bootloader; the program starts behind them.
         objects: a folder that keeps compiled files, so that the next model is linked only.
 
@@ -120,6 +122,7 @@ def build_firmware(
             port, runtime, console, board, compiler, target_flags, folder if objects is None else objects
         )
         (folder / "firmware.ld").write_text(
+            f"FLASH_BYTES = {flash_bytes:#x};\nRAM_BYTES = {ram_bytes:#x};\n"
             f"APP_OFFSET = {app_offset:#x};\nSTACK_BYTES = {stack_bytes};\nINCLUDE {SCRIPTS[port]}\n"
         )
         shutil.copy(runtime / "ports" / port / SCRIPTS[port], folder)
@@ -190,7 +193,7 @@ def compile_objects(
         ),
     }
     flags = [*target_flags, *FLAGS]
-    defines = [f"-DBFD_BOARD={json.dumps(board)}", f"-DBFD_FLAGS={json.dumps(' '.join(flags))}"]
+    defines = [f"-DBFD_BOARD={c_string(board)}", f"-DBFD_FLAGS={c_string(' '.join(flags))}"]
     includes = [f"-I{f}" for f in ("include", "src", "app", "ports/common", f"ports/{port}", "ports/common/include")]
     command = [
         *flags,

@@ -65,7 +65,7 @@ def fit(
         model_bytes: the packed file.
         workspace_of: bytes of workspace for a tile (`HostModel.workspace_bytes`); grows with the tile.
         tokens: of one image, so the largest tile.
-        extra_bytes: input image and logits, each rounded up to the alignment; they lie with the workspace.
+        extra_bytes: what lies with the workspace: image, logits and guard (`HostModel.around_workspace_bytes`).
         tile: tokens that go through the experts together, 0 for all; None for as many as fit.
         name: of the model, for messages.
 

@@ -144,10 +144,15 @@ class HostModel:
         return int(self.library.bfe_workspace_size(ctypes.byref(self.model), ctypes.byref(options)))
 
     def arena_bytes(self, tile_tokens: int = 0) -> int:
-        """What the device program takes of a board's memory: image, logits, workspace, and a guard behind it."""
+        """What the device program takes of a board's memory: the workspace, and what lies around it."""
+        return self.workspace_bytes(tile_tokens) + self.around_workspace_bytes
+
+    @property
+    def around_workspace_bytes(self) -> int:
+        """Image and logits, each rounded up to the alignment, and the guard behind the workspace."""
         config = self.model.config
         image = config.image_height * config.image_width * config.channels
-        return aligned(image) + aligned(4 * config.classes) + self.workspace_bytes(tile_tokens) + GUARD_BYTES
+        return aligned(image) + aligned(4 * config.classes) + GUARD_BYTES
 
     def run(
         self,

@@ -96,6 +96,10 @@ class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     build: Build = Build()
     emulate: Emulate | None = None
 
+    def bytes_of(self, kind: str) -> int:
+        """Of all memories of this kind together."""
+        return sum(int(memory.bytes.value) for memory in self.memories if memory.kind == kind)
+
     def memories_that_hold(self, what: Literal["model", "workspace"]) -> list[Memory]:
         return [memory for memory in self.memories if what in memory.holds]
 
@@ -240,6 +244,8 @@ def violations(profile: Profile) -> Iterator[Violation]:
                 yield Violation("memories", [m.name for m in profile.memories], f"at least one that holds the {what}")
     elif profile.port != "posix":
         yield Violation("memories", [], f"flash and RAM, for the port {profile.port}")
+    if profile.emulate and not re.fullmatch(r"qemu-[a-z0-9_-]+", profile.emulate.program):
+        yield Violation("emulate.program", profile.emulate.program, "the name of a QEMU program, qemu-...")
     build = profile.build
     if profile.port == "nrf52840" and not (build.gcc or build.zig):
         yield Violation("build", msgspec.to_builtins(build), "a compiler for the port nrf52840, in gcc or zig")

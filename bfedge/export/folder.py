@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 import shutil
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 import bfedge
 from bfedge.device.compiler import runtime_sources
-from bfedge.device.exported import MANIFEST
+from bfedge.device.exported import MANIFEST, MANIFEST_SCHEMA, sha256
 from bfedge.device.fit import fit
 from bfedge.device.host import HostModel
 from bfedge.device.profile import Profile
@@ -26,8 +25,6 @@ from bfedge.lowered.model import LoweredViT
 from bfedge.packed.golden import golden_vectors
 from bfedge.packed.layout import FORMAT_MAJOR, FORMAT_MINOR
 from bfedge.packed.writer import pack
-
-MANIFEST_SCHEMA = 2
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,9 @@ def export_folder(
     golden = golden_vectors(model, golden_images)
     packed = pack(model, golden)
     runtime = HostModel(packed)
-    fitted = fit(profile, len(packed), runtime.arena_bytes, model.shape.tokens, 0, tile)
+    fitted = fit(
+        profile, len(packed), runtime.workspace_bytes, model.shape.tokens, runtime.around_workspace_bytes, tile
+    )
     with folder_written_whole(out, files_of_earlier_export(out)) as folder:
         (folder / "model.bfe").write_bytes(packed)
         np.savez(folder / "golden.npz", inputs=golden.inputs, outputs=golden.outputs)
@@ -100,7 +99,3 @@ def files_of_earlier_export(folder: Path) -> set[str]:
         return {*manifest["files"], MANIFEST, *later} if isinstance(manifest["schema"], int) else set()
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return set()
-
-
-def sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()

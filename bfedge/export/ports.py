@@ -83,13 +83,17 @@ def write_nrf52840(folder: Path, profile: Profile, packed: bytes, fitted: Fit, c
             board=profile.name,
             compiler=compiler.compiler,
             target_flags=compiler.target,
+            flash_bytes=profile.bytes_of("flash"),
+            ram_bytes=profile.bytes_of("sram"),
             app_offset=app_offset,
+            objects=objects,
         )
 
-    firmware = build(folder / f"{FIRMWARE}.elf", ARDUINO_APP_OFFSET)
-    write_images(firmware.elf, folder, FIRMWARE, ("hex", "bin"))
     with tempfile.TemporaryDirectory(prefix="bfedge-") as temporary:
+        objects = Path(temporary, "objects")
+        firmware = build(folder / f"{FIRMWARE}.elf", ARDUINO_APP_OFFSET)
         behind_uf2 = build(Path(temporary, "uf2.elf"), UF2_APP_OFFSET)
+        write_images(firmware.elf, folder, FIRMWARE, ("hex", "bin"))
         write_images(behind_uf2.elf, folder, FIRMWARE, ["uf2"])
     write_library(folder / "arduino" / "bfedge", runtime, packed, profile, fitted.tile)
     sizes = {f.name: getattr(firmware, f.name) for f in dataclasses.fields(firmware) if f.name != "elf"}

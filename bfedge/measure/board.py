@@ -13,6 +13,7 @@ from bfedge.device.exported import Exported
 from bfedge.device.host import HostModel
 from bfedge.device.protocol import Hello
 from bfedge.device.session import Session
+from bfedge.errors import BfedgeError
 from bfedge.measure.verify import Check, Logits, Track, differing_images
 from bfedge.packed.golden import Golden
 
@@ -30,7 +31,14 @@ def check_board(
     yield identity
     if identity.passed:
         yield check_golden(board.session, golden, exported.tile, track)
-        yield from check_memory(board.session, board.hello, runtime, exported.tile)
+        yield from check_profile(board.session, board.hello, runtime, golden, exported.tile)
+
+
+def demand_identity(hello: Hello, exported: Exported) -> None:
+    """Raises BfedgeError if another program or model answers: what it measures would be another's."""
+    identity = check_identity(hello, exported.profile.name, exported.model.read_bytes())
+    if not identity.passed:
+        raise BfedgeError(f"the board has not this export: {identity.detail}", "`bfedge flash` puts it there")
 
 
 def check_identity(hello: Hello, board: str, packed: bytes) -> Check:
@@ -69,7 +77,8 @@ def check_golden(session: Session, golden: Golden, tile: int, track: Track) -> C
     if not wrong:
         return Check(name, True, f"{len(cases)} cases, 0 differing bits", figures)
     case, result = wrong[0]
-    detail = f"{len(wrong)} of {len(cases)} cases differ; the first, {case}, in {result.differing} logits"
+    where = f"in {result.differing} logits" if result.differing else f"by its CRC, {result.crc32}"
+    detail = f"{len(wrong)} of {len(cases)} cases differ; the first, {case}, {where}"
     return Check(name, False, detail, figures)
 
 
@@ -82,11 +91,24 @@ def check_images(session: Session, images: NDArray[np.uint8], expected: Logits, 
     return Check("board, test images", not different, detail, figures)
 
 
-def check_memory(session: Session, hello: Hello, runtime: HostModel, tile: int) -> Iterable[Check]:
-    """What a run touched, against what the host's copy of the runtime states for this file and tile."""
+def check_profile(session: Session, hello: Hello, runtime: HostModel, golden: Golden, tile: int) -> Iterable[Check]:
+    """What a run computed stage by stage and what it touched, against the host's copy of the runtime."""
     planned = runtime.workspace_bytes(tile)
-    _, found = session.profile(0, tile)
+    stages, found = session.profile(0, tile)
     workspace = found.workspace
+    expected: list[str] = []
+    runtime.run(
+        golden.inputs[0], tile, lambda stage, block, values: expected.append(f"{stage} {block} {crc_of(values)}")
+    )
+    got = [f"{stage.stage} {stage.block} {stage.crc32}" for stage in stages]
+    wrong = next((a.rsplit(" ", 1)[0] for a, b in zip(expected, got, strict=False) if a != b), None)
+    equal = got == expected and found.crc32 == crc_of(golden.outputs[0]) and not found.differing
+    yield Check(
+        "board, stages",
+        equal,
+        f"{len(got)} stages, each with this machine's bits" if equal else f"they differ from {wrong or 'the end'} on",
+        {"stages": len(got)},
+    )
     yield Check(
         "board, workspace",
         workspace.stated == workspace.used == planned and workspace.intact,

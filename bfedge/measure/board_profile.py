@@ -6,7 +6,8 @@ import statistics
 from dataclasses import dataclass
 
 from bfedge.device.board import Board
-from bfedge.device.protocol import Clock, Hello
+from bfedge.device.protocol import Clock, Hello, Profile, Result
+from bfedge.errors import BfedgeError
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class BoardProfile:
 def profile_board(board: Board, tile: int) -> BoardProfile:
     """Profiles golden case 0. Raises BfedgeError if the board cannot."""
     stages, found = board.session.profile(0, tile)
+    refuse_wrong(found)
     counts = board.count_instructions(len(stages))
     return BoardProfile(
         where=board.where,
@@ -80,6 +82,15 @@ def profile_board(board: Board, tile: int) -> BoardProfile:
         stack_total=found.stack.total,
         free_memory=None if board.emulated else found.memory.free,
     )
+
+
+def refuse_wrong(result: Result | Profile) -> None:
+    """Raises BfedgeError if what was measured computed something else than it should."""
+    if result.differing:
+        raise BfedgeError(
+            f"golden case {result.case} differs in {result.differing} logits: what it took means nothing",
+            "`bfedge verify` says what is wrong",
+        )
 
 
 def milliseconds(ticks: int | None, clock: Clock | None) -> float | None:
