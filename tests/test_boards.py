@@ -11,12 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec.structs import replace as replace_struct
 
+from bfedge.cli.bench import count_instructions
 from bfedge.device.board import Line, open_board
 from bfedge.device.exported import Exported, read_exported, sha256
 from bfedge.device.fit import fit
 from bfedge.device.host import HostModel
-from bfedge.device.profile import known_profiles, load_profile
+from bfedge.device.profile import Quantity, known_profiles, load_profile
 from bfedge.errors import BfedgeError
 from bfedge.export.folder import Source, export_folder
 from bfedge.measure.board import check_board, check_images
@@ -184,5 +186,28 @@ exec {real} "$@"
     monkeypatch.setenv("PATH", f"{wrapper.parent}:{os.environ['PATH']}")
     with open_board(a76_program, Line(emulate=True), counting=True) as opened:
         found = profile_board(opened, a76_program.tile)
+        with pytest.raises(BfedgeError, match="nothing to measure"):
+            count_instructions(opened, a76_program.tile, 1, 1)
     assert found.instructions is None
     assert "can't count instructions" in found.where
+
+
+def test_a_board_of_ones_own_has_its_own_memories(tmp_path: Path) -> None:
+    """On the nRF52840's port, with less RAM: what does not fit is refused by the plan, and by the link."""
+    profile = load_profile("nano33-ble")
+    flash, sram = profile.memories
+    source = tmp_path / "random.bfe"
+    model = random_lowered(3)
+    source.write_bytes(pack(model))
+    needed = HostModel(pack(model)).arena_bytes(1)
+    size = needed + 1024  # which is less than the stack takes
+    small = replace_struct(sram, bytes=Quantity(size, "this test"), usable=Quantity(1.0, "this test"))
+    own = replace_struct(profile, name="own", aliases=(), memories=(flash, small))
+    with pytest.raises(BfedgeError, match=r"the firmware does not fit on own: it needs [\d,]+ bytes of RAM more"):
+        export_folder(model, random_images(model, 1, 0), Source(source, "noise"), tmp_path / "export", own, 1)
+    assert not (tmp_path / "export").exists()
+    smaller = replace_struct(
+        own, memories=(flash, replace_struct(small, usable=Quantity((needed - 1) / size, "this test")))
+    )
+    with pytest.raises(BfedgeError, match="of RAM with one token at a time; own has 1 KiB of RAM for a model"):
+        export_folder(model, random_images(model, 1, 0), Source(source, "noise"), tmp_path / "export", smaller)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from bfedge.device.host import HostModel
+from bfedge.device.profile import known_profiles, load_profile
 from bfedge.lowered import reference
 from bfedge.measure.verify import onnx_logits, torch_logits
 from bfedge.model.checkpoint import load_checkpoint
@@ -85,6 +86,27 @@ def test_readme_shows_what_its_commands_print_in_an_emulator(folder: Path) -> No
         result = bfedge(folder, *command.split()[1:])
         assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
         assert_prints(command, shown, result.stdout)
+
+
+@pytest.mark.parametrize("board", [p.name for p in known_profiles() if p.emulate])
+def test_digits_gives_the_reference_bits_on_every_board(folder: Path, board: str) -> None:
+    """Golden vectors, test images, every stage, workspace and stack, in the board's emulator."""
+    emulate = load_profile(board).emulate
+    needed = [emulate.program, *(["xtensa-lx106-elf-gcc"] if board == "esp32-s3" else [])] if emulate else []
+    missing = [program for program in needed if not shutil.which(program)]
+    if missing:
+        pytest.skip(f"`{missing[0]}` is not installed (`bfedge doctor {board}` says how)")
+    out = f"on-{board}"
+    result = bfedge(folder, "export", "digits.pt", "--target", board, "--out", out)
+    assert result.returncode == 0, result.stderr
+    result = bfedge(folder, "verify", out, "--emulate", "--data", "digits", "--json")
+    assert result.returncode == 0, result.stdout + result.stderr
+    checks = {check["name"]: check for check in json.loads(result.stdout)["checks"]}
+    assert checks["board, golden vectors"]["cases"] == 8
+    assert checks["board, golden vectors"]["differing_cases"] == 0
+    assert checks["board, test images"]["differing_images"] == 0
+    assert checks["board, stages"]["stages"] == 6
+    assert checks["board, workspace"]["used"] == 28_672
 
 
 def assert_prints(command: str, shown: list[str], output: str) -> None:
