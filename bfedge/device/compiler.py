@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -159,27 +159,33 @@ def compile_program(
     if is_zig(compiler.compiler):
         # Of its C library. Stripping them would take the symbols along, which emulators need.
         linking.append("-Wl,--compress-debug-sections=zlib")
-    with tempfile.TemporaryDirectory(prefix="bfedge-") as temporary:
-        files = sources(folder, "src", "app", "ports/posix")
-        jobs = [(source, Path(temporary, f"{number}.o")) for number, source in enumerate(files)]
-        compile_each(compiler.compiler, [*flags, *includes, *defines], folder, jobs)
-        objects = [str(target) for _, target in jobs]
-        run_compiler(compiler.compiler, [*linking, *objects, "-o", str(output.resolve())], folder)
+    files = [(source, source.replace("/", "-") + ".o") for source in sources(folder, "src", "app", "ports/posix")]
+    command = [*flags, *includes, *defines]
+    objects = compile_objects(compiler.compiler, command, folder, files, cache_folder() / "objects")
+    run_compiler(compiler.compiler, [*linking, *map(str, objects), "-o", str(output.resolve())], folder)
     return flags
 
 
-def compile_each(compiler: Compiler, flags: Sequence[str], folder: Path, jobs: Sequence[tuple[str, Path]]) -> None:
-    """Compiles sources, named from `folder`, to object files; those that exist already are left as they are. Raises
-    CompilerError.
+def compile_objects(
+    compiler: Compiler, flags: Sequence[str], folder: Path, files: Sequence[tuple[str, str]], keep: Path
+) -> list[Path]:
+    """Compiles sources of `folder`, named from there, each to an object file of the given name, in a folder of `keep`
+    whose name says all that they depend on; what is there already is not compiled again. Raises CompilerError.
     """
+    key = hashlib.sha256("\0".join((compiler.version, *compiler.command, *flags)).encode())
+    headers = [str(f.relative_to(folder)) for f in folder.rglob("*.h")]
+    for name in (*sorted(headers), *(source for source, _ in files)):
+        key.update(f"\0{name}\0".encode() + (folder / name).read_bytes())
+    objects = (keep / key.hexdigest()[:16]).absolute()
 
-    def compile_one(job: tuple[str, Path]) -> None:
-        source, target = job
+    def compile_one(file: tuple[str, str]) -> Path:
+        source, target = file[0], objects / file[1]
         if not target.is_file():
-            write_atomically(target, lambda file: run_compiler(compiler, [*flags, "-c", source, "-o", file], folder))
+            write_atomically(target, lambda path: run_compiler(compiler, [*flags, "-c", source, "-o", path], folder))
+        return target
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(compile_one, jobs))
+        return list(pool.map(compile_one, files))
 
 
 def c_string(text: str) -> str:
@@ -188,7 +194,7 @@ def c_string(text: str) -> str:
 
 
 def sources(folder: Path, *parts: str) -> list[str]:
-    return sorted(str(f.relative_to(folder)) for part in parts for f in (folder / part).rglob("*.c"))
+    return sorted(f.relative_to(folder).as_posix() for part in parts for f in (folder / part).rglob("*.c"))
 
 
 class CompilerError(BfedgeError):

@@ -14,7 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from bfedge.device.compiler import Compiler, CompilerError, c_string, compile_each, find_compiler, is_zig, run_compiler
+from bfedge.device.compiler import (
+    Compiler,
+    CompilerError,
+    c_string,
+    compile_objects,
+    find_compiler,
+    is_zig,
+    run_compiler,
+)
 from bfedge.errors import BfedgeError
 from bfedge.files import write_atomically
 
@@ -118,7 +126,7 @@ def build_firmware(
         )
     with tempfile.TemporaryDirectory(prefix="bfedge-") as temporary:
         folder = Path(temporary)
-        compiled = compile_objects(
+        compiled = compile_firmware(
             port, runtime, console, board, compiler, target_flags, folder if objects is None else objects
         )
         (folder / "firmware.ld").write_text(
@@ -162,7 +170,7 @@ bfd_arena_end:
 """
 
 
-def compile_objects(
+def compile_firmware(
     port: str,
     runtime: Path,
     console: Console,
@@ -204,20 +212,12 @@ def compile_objects(
         *includes,
     ]
 
-    key = hashlib.sha256("\0".join((compiler.version, *compiler.command, *command)).encode())
-    headers = [file for name in ("include", "src", "app", "ports") for file in (runtime / name).rglob("*.h")]
-    for file in [*sorted(headers), *(file for part in parts.values() for file in part)]:
-        key.update(f"\0{file.relative_to(runtime).as_posix()}\0".encode() + file.read_bytes())
-    folder = (keep / key.hexdigest()[:16]).absolute()
-
-    jobs = [
-        (str(file.relative_to(runtime)), folder / f"{file.stem}.{part}.o")
+    files = [
+        (file.relative_to(runtime).as_posix(), f"{file.stem}.{part}.o")
         for part, files in parts.items()
         for file in files
     ]
-
-    compile_each(compiler, command, runtime, jobs)
-    return [target for _, target in jobs]
+    return compile_objects(compiler, command, runtime, files, keep)
 
 
 def overflow_error(problem: CompilerError, board: str, model_bytes: int, arena_bytes: int) -> BfedgeError | None:

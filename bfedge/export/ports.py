@@ -13,6 +13,7 @@ from bfedge.device.fit import Fit
 from bfedge.device.host import HostModel
 from bfedge.device.profile import Profile
 from bfedge.errors import BfedgeError
+from bfedge.files import cache_folder
 from bfedge.lowered.model import LoweredViT
 
 if TYPE_CHECKING:
@@ -86,11 +87,10 @@ def write_nrf52840(folder: Path, profile: Profile, packed: bytes, fitted: Fit, c
             flash_bytes=profile.bytes_of("flash"),
             ram_bytes=profile.bytes_of("sram"),
             app_offset=app_offset,
-            objects=objects,
+            objects=cache_folder() / "objects",
         )
 
     with tempfile.TemporaryDirectory(prefix="bfedge-") as temporary:
-        objects = Path(temporary, "objects")
         firmware = build(folder / f"{FIRMWARE}.elf", ARDUINO_APP_OFFSET)
         behind_uf2 = build(Path(temporary, "uf2.elf"), UF2_APP_OFFSET)
         write_images(firmware.elf, folder, FIRMWARE, ("hex", "bin"))
