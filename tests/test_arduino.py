@@ -151,6 +151,12 @@ def test_the_device_sketch_answers_with_the_reference_bits(
         "used": HostModel(packed).workspace_bytes(1),
         "intact": True,
     }
+    if on_host:  # a core whose stack nobody knows
+        assert hello["stack"]["bytes"] is None
+        assert profile["stack"] == {"run": None, "open": None, "total": None}
+    else:
+        assert hello["stack"]["bytes"] == 4096
+        assert 0 < profile["stack"]["run"] < profile["stack"]["total"] < 4096
     assert by_id[99]["type"] == "bye"
 
 

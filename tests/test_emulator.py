@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import json
+import platform
 import shutil
 import subprocess
+import sys
 import time
 from dataclasses import dataclass
+from importlib import util
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from bfedge.device.compiler import TargetCompiler, compile_program, find_target_compiler, runtime_sources
+from bfedge.device.compiler import (
+    TargetCompiler,
+    compile_program,
+    find_compiler,
+    find_target_compiler,
+    runtime_sources,
+)
 from bfedge.device.counts import Region, count_arguments, plugin_library, read_regions, read_total
 from bfedge.device.emulator import emulator_command, emulator_version, explain_exit, find_emulator
 from bfedge.device.firmware import build_firmware
@@ -463,6 +472,66 @@ def device_program(board: str, model: bytes, folder: Path) -> Path:
         target_flags=(*found.target, *found.cpu),
     )
     return program
+
+
+def run_device_program(emulator: str, cpu: str, program: Path, model: Path) -> subprocess.CompletedProcess[str]:
+    command = [emulator, "-cpu", cpu, str(program), str(model), "1 hello"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("qemu-x86_64") is None, reason="needs qemu-x86_64 (apt install qemu-user)")
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="needs a PC: its compiler builds for it")
+@pytest.mark.parametrize(
+    ("compiler", "target", "cpu", "runs_on", "fails_on", "missing"),
+    [
+        ("gcc", (), ("-mavx512f",), None, "max", "AVX-512"),
+        ("gcc", (), ("-mavx2", "-mfma"), "max", "Nehalem", "AVX2"),
+        ("zig", ("-target", "x86_64-linux-musl"), ("-mcpu=x86_64_v3",), "max", "Nehalem", "AVX2"),
+    ],
+    ids=["AVX-512", "AVX2", "AVX2 by zig"],
+)
+def test_a_device_program_for_a_newer_pc_says_what_is_missing_and_no_other_does(
+    compiler: str,
+    target: tuple[str, ...],
+    cpu: tuple[str, ...],
+    runs_on: str | None,
+    fails_on: str,
+    missing: str,
+    tmp_path: Path,
+) -> None:
+    if compiler == "zig" and util.find_spec("ziglang") is None:
+        pytest.skip("needs zig (pip install ziglang)")
+    if compiler == "gcc" and shutil.which("gcc") is None:
+        pytest.skip("needs gcc (apt install gcc)")
+    program, model = tmp_path / "program", tmp_path / "model.bfe"
+    model.touch()
+    command = f"{sys.executable} -m ziglang cc" if compiler == "zig" else "gcc"
+    compile_program(TargetCompiler(find_compiler(command), target, cpu), runtime_sources(), program, "host")
+    result = run_device_program("qemu-x86_64", fails_on, program, model)
+    assert result.returncode == 132
+    answer = json.loads(result.stdout)
+    assert (answer["code"], answer["missing"]) == ("illegal-instruction", missing)
+    assert answer["message"] == "built for a newer CPU than this one"
+    if runs_on is not None:
+        result = run_device_program("qemu-x86_64", runs_on, program, model)
+        assert (result.returncode, '"type":"hello"' in result.stdout) == (0, True)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("qemu-arm") is None, reason="needs qemu-arm (apt install qemu-user)")
+def test_a_device_program_for_armv7_on_a_pi_zero_is_said_to_be_for_a_newer_cpu(tmp_path: Path) -> None:
+    if util.find_spec("ziglang") is None:
+        pytest.skip("needs zig (pip install ziglang)")
+    profile = load_profile("raspberry-pi-zero")
+    compiler = find_compiler(f"{sys.executable} -m ziglang cc")
+    program, model = tmp_path / "program", tmp_path / "model.bfe"
+    model.touch()
+    newer = TargetCompiler(compiler, profile.build.zig, ("-mcpu=cortex_a7",))
+    compile_program(newer, runtime_sources(), program, profile.name)
+    assert run_device_program("qemu-arm", "cortex-a7", program, model).returncode == 0
+    result = run_device_program("qemu-arm", "arm1176", program, model)
+    assert "was built for a newer CPU than" in explain_exit(profile, result.returncode, result.stderr).message
 
 
 @pytest.mark.slow

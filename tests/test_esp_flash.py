@@ -445,8 +445,19 @@ def test_a_port_that_is_absent_busy_or_silent_ends_in_one_line(built: Path, tmp_
         port = closed.getsockname()[1]
     with refused(f"nobody listens on `socket://127.0.0.1:{port}`"):
         flash(built, f"socket://127.0.0.1:{port}")
+    with refused("`socket://board` does not say which TCP port"):
+        flash(built, "socket://board")
     with refused("cannot open `not a url://`"):
         flash(built, "not a url://")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.parametrize("name", ["model.bfe", "build/bootloader/bootloader.bin"])
+def test_a_pipe_in_place_of_a_file_does_not_hang(project: Path, name: str) -> None:
+    (project / name).unlink()
+    os.mkfifo(project / name)
+    with refused(f"{Path(name).name}` is not a file"):
+        flash(project, "socket://127.0.0.1:1")
 
 
 @pytest.mark.slow

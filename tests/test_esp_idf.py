@@ -205,7 +205,8 @@ def test_the_clock_counts_every_cycle_for_days(tmp_path: Path) -> None:
 
 
 @needs_xtensa
-def test_the_port_compiles_for_xtensa_without_a_warning() -> None:
+@pytest.mark.parametrize("version", ["5,1,0", "5,4,0"])
+def test_the_port_compiles_for_xtensa_without_a_warning(version: str) -> None:
     runtime = runtime_sources()
     includes = [STUBS / "include", runtime / "app", runtime / "src", runtime / "include"]
     warnings = ["-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Wstrict-prototypes", "-Werror"]
@@ -213,6 +214,7 @@ def test_the_port_compiles_for_xtensa_without_a_warning() -> None:
         result = subprocess.run(
             [
                 *("xtensa-lx106-elf-gcc", "-std=gnu17", "-fsyntax-only", *warnings),
+                f"-DESP_IDF_VERSION=ESP_IDF_VERSION_VAL({version})",
                 *(f"-I{folder}" for folder in includes),
                 *("-isystem", "/usr/lib/xtensa-lx106-elf/include", str(source)),
             ],

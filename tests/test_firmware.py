@@ -230,6 +230,16 @@ def test_too_large_an_arena_fails_with_the_numbers(target: Target, build: Any) -
     assert f"its working memory {largest + 4096:,}" in caught.value.message
 
 
+def test_a_board_s_own_memory_sizes_are_kept(nano: Target, build: Any) -> None:
+    small = build(nano, bytes(16), 16)
+    sizes = {"flash_bytes": small.flash_bytes, "ram_bytes": small.ram_bytes + 16}
+    build(nano, bytes(16), 16, **sizes)
+    with pytest.raises(BfedgeError, match=r"100 bytes of flash more"):
+        build(nano, bytes(116), 16, **sizes)
+    with pytest.raises(BfedgeError, match=r"bytes of RAM more"):
+        build(nano, bytes(16), 48, **sizes)
+
+
 def test_both_memories_too_small_are_named_together(target: Target, build: Any) -> None:
     with pytest.raises(BfedgeError, match=r"bytes of flash and [\d,]+ bytes of RAM more"):
         build(target, bytes(9 << 20), 1 << 20)

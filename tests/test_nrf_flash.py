@@ -233,9 +233,9 @@ def remove_hex(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (change_hex, "firmware.hex` was changed after the export: its SHA-256 is "),
-        (change_model, "model.bfe` was changed after the export: its SHA-256 is "),
-        (remove_hex, "cannot read .*firmware.hex`: No such file"),
+        (change_hex, "firmware.hex` is not the file that was exported"),
+        (change_model, "model.bfe` is not the file that was exported"),
+        (remove_hex, "there is no file .*firmware.hex`"),
     ],
 )
 def test_files_that_are_not_the_export_s_are_refused(
@@ -404,7 +404,8 @@ def test_bossac_is_asked_for_the_chip_and_then_writes(exported: Exported, samd21
     assert figures["chip"] == "nRF52840-QIAA"
     assert figures["bytes"] == image.stat().st_size
     assert figures["verified"] is False
-    assert "bfedge verify" in figures["note"]
+    assert f"`bfedge verify {exported.folder} --port <adapter>`" in figures["note"]
+    assert "does not speak on the board's own USB" in figures["note"]
 
 
 def test_bossac_s_own_failure_is_passed_on(exported: Exported, samd21: SamBa) -> None:
@@ -424,9 +425,10 @@ def test_an_image_for_another_place_is_not_given_to_bossac(tmp_path: Path, samd2
 class Port:
     vid = 0x2341
 
-    def __init__(self, device: str, pid: int) -> None:
+    def __init__(self, device: str, pid: int, serial_number: str | None = None) -> None:
         self.device = device
         self.pid = pid
+        self.serial_number = serial_number
 
 
 def test_the_board_is_restarted_into_its_bootloader_and_found_on_its_new_port(
@@ -438,6 +440,56 @@ def test_the_board_is_restarted_into_its_bootloader_and_found_on_its_new_port(
     monkeypatch.setattr(nrf_flash, "nano_ports", lambda: answers.pop(0) if len(answers) > 1 else answers[0])
     assert flash(exported, tool="bossac")["port"] == "/dev/ttyACM7"
     assert all(line.startswith("--port=/dev/ttyACM7 ") for line in log.read_text().splitlines())
+
+
+@pytest.mark.parametrize("serials", [("A", "B"), (None, None)])
+def test_of_two_boards_the_one_that_was_chosen_is_flashed(
+    exported: Exported, samd21: SamBa, monkeypatch: pytest.MonkeyPatch, serials: tuple[str | None, str | None]
+) -> None:
+    """The other one waits in its bootloader all the time, and comes first in the list."""
+    install_arduino_bossac(exported)
+    mine, other = serials
+    waiting = Port("/dev/ttyACM0", 0x005A, other)
+    before = [waiting, Port(samd21.port, 0x805A, mine)]
+    answers = [before, [waiting], [waiting, Port("/dev/ttyACM7", 0x005A, mine)]]
+    monkeypatch.setattr(nrf_flash, "nano_ports", lambda: answers.pop(0) if len(answers) > 1 else answers[0])
+    monkeypatch.setattr(nrf_flash, "PORT_POLL_SECONDS", 0.01)
+    assert flash(exported, samd21.port)["port"] == "/dev/ttyACM7"
+
+
+def test_of_two_boards_that_restart_at_once_the_serial_number_tells(
+    exported: Exported, samd21: SamBa, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = install_arduino_bossac(exported)
+    before = [Port(samd21.port, 0x805A, "A"), Port("/dev/ttyACM1", 0x805A, "B")]
+    after = [Port("/dev/ttyACM8", 0x005A, "B"), Port("/dev/ttyACM7", 0x005A, "A")]
+    answers = [before, after]
+    monkeypatch.setattr(nrf_flash, "nano_ports", lambda: answers.pop(0) if len(answers) > 1 else answers[0])
+    monkeypatch.setattr(nrf_flash, "PORT_POLL_SECONDS", 0.01)
+    assert flash(exported, samd21.port)["port"] == "/dev/ttyACM7"
+    log.unlink()
+    for port in before + after:
+        port.serial_number = None
+    answers[:] = [before, after]
+    with pytest.raises(BfedgeError, match=r"2 boards went into their bootloader at once: /dev/ttyACM8, /dev/ttyACM7"):
+        flash(exported, samd21.port)
+    assert not log.exists()
+
+
+def test_a_probe_is_not_for_the_other_tools(exported: Exported) -> None:
+    for port, tool in (("/dev/ttyACM0", None), (None, "bossac"), (None, "uf2")):
+        with pytest.raises(BfedgeError, match="--probe is for pyocd"):
+            flash(exported, port, tool, probe="1234")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.parametrize("name", ["firmware.hex", "model.bfe"])
+def test_a_pipe_in_place_of_a_file_does_not_hang(exported: Exported, chip: Chip, name: str) -> None:
+    (exported.folder / name).unlink()
+    os.mkfifo(exported.folder / name)
+    with shared_probe(chip) as probe, pytest.raises(BfedgeError, match=f"there is no file .*{name}"):
+        flash(exported, probe=probe)
+    assert chip.routines_run == 0
 
 
 def test_a_port_that_does_not_open_is_refused(exported: Exported) -> None:
@@ -474,6 +526,7 @@ def test_a_drive_gets_the_file(tmp_path: Path, drive: Path) -> None:
     figures = flash(exported)
     assert (drive / "firmware.uf2").read_bytes() == (exported.folder / "firmware.uf2").read_bytes()
     assert figures["tool"] == "uf2"
+    assert f"`bfedge verify {exported.folder} --port <adapter>`" in figures["note"]
     assert figures["bytes"] == len(image)
 
 

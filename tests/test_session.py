@@ -177,8 +177,107 @@ def test_a_board_that_computes_too_long_is_given_up() -> None:
 
 
 def test_logits_that_are_not_those_of_the_checksum_are_not_believed() -> None:
-    with pytest.raises(BfedgeError, match=r"`image 0 0001.*damaged"):
+    with pytest.raises(BfedgeError, match=r"`image 0 0001.*not those of their checksum"):
         session_with(scripted.Miscounts()).image(IMAGE)
+
+
+def answering(command: str, **lies: object) -> Session:
+    """A board that answers `image` or `golden` with something else than it should."""
+
+    class Lies(Board):
+        def answer(self, number: int, asked: str, arguments: list[str]) -> bytes:
+            said = super().answer(number, asked, arguments)
+            members = {"number": number, "case": None if asked == "image" else 3, "tile": 0, **lies}
+            return scripted.result(**members) if asked == command else said
+
+    return session_with(Lies())
+
+
+def with_logits(count: int) -> dict[str, str | None]:
+    data = bytes(range(4 * count))
+    words = "".join(f"{word:08x}" for word in struct.unpack(f"<{count}I", data))
+    return {"logits": words or None, "crc32": f"{zlib.crc32(data):08x}"}
+
+
+@pytest.mark.parametrize(
+    ("count", "message"), [(0, "there are no logits"), *((n, f"there are {n} logits, its model has 4") for n in (3, 5))]
+)
+def test_another_number_of_logits_than_the_model_has_is_not_believed(count: int, message: str) -> None:
+    with pytest.raises(BfedgeError, match=f"does not answer `image .* as it should, 4 times: {message}"):
+        answering("image", **with_logits(count)).image(IMAGE)
+    if count:
+        with pytest.raises(BfedgeError, match=f"`golden 3 0` as it should, 4 times: {message}"):
+            answering("golden", differing=1, first=0, **with_logits(count)).golden(3)
+
+
+def test_logits_of_a_board_that_says_it_has_no_model_are_not_believed() -> None:
+    class NoModel(Board):
+        def answer(self, number: int, command: str, arguments: list[str]) -> bytes:
+            said = super().answer(number, command, arguments)
+            return scripted.hello(number, model=None) if command == "hello" else said
+
+    with pytest.raises(BfedgeError, match="there are 4 logits, its model has 0 classes"):
+        session_with(NoModel()).image(IMAGE)
+
+
+Texts = st.text("0123456789abcdef", max_size=40)
+Numbers = st.one_of(st.none(), st.integers(-1, 2**64), st.booleans(), Texts)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "logits": st.one_of(Numbers, st.integers(0, 9).map(lambda n: with_logits(n)["logits"])),
+            "crc32": st.one_of(Numbers, st.integers(0, 9).map(lambda n: with_logits(n)["crc32"])),
+            "tile": Numbers,
+            "differing": Numbers,
+            "first": Numbers,
+            "ticks": Numbers,
+            "case": Numbers,
+        },
+    )
+)
+def test_whatever_a_board_answers_there_are_as_many_logits_as_classes_or_an_error(lies: dict[str, object]) -> None:
+    try:
+        result, logits = answering("image", **lies).image(IMAGE)
+    except BfedgeError:
+        return
+    assert logits.shape == (4,)
+    assert result.crc32 == f"{zlib.crc32(logits.astype('<f4').tobytes()):08x}"
+
+
+@pytest.mark.parametrize("blocks", [0, 1, 2, 3])
+@pytest.mark.parametrize("missing", [None, "embed", "attention", "experts", "logits"])
+def test_only_all_stages_of_at_least_one_block_are_believed(blocks: int, missing: str | None) -> None:
+    class Stages(Board):
+        def answer(self, number: int, command: str, arguments: list[str]) -> bytes:
+            if command != "profile":
+                return super().answer(number, command, arguments)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(scripted, "BLOCKS", blocks)
+                said = scripted.stages(number)
+            said = [text for text in said if missing is None or missing.encode() not in text]
+            return b"".join(said) + scripted.summary(number, 3, 0)
+
+    session = session_with(Stages())
+    if blocks and missing is None:
+        assert len(session.profile(3)[0]) == 2 + 2 * blocks
+    else:
+        with pytest.raises(BfedgeError, match=r"`profile 3 0` as it should, 4 times: stages are missing"):
+            session.profile(3)
+
+
+def test_stages_in_another_order_are_not_believed() -> None:
+    class Swaps(Board):
+        def answer(self, number: int, command: str, arguments: list[str]) -> bytes:
+            said = super().answer(number, command, arguments)
+            first, second, *rest = scripted.stages(number)
+            return b"".join([second, first, *rest, scripted.summary(number, 3, 0)]) if command == "profile" else said
+
+    with pytest.raises(BfedgeError, match="stages are missing"):
+        session_with(Swaps()).profile(3)
 
 
 def test_the_boards_own_errors_come_with_their_numbers() -> None:

@@ -1,18 +1,16 @@
-"""Boards behind SSH: a real sshd on this machine, with its own keys, home folder and, where it must lie, commands."""
+"""Boards behind SSH."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import getpass
 import os
 import platform
 import shutil
 import socket
-import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -20,7 +18,7 @@ import pytest
 
 from bfedge.device import ssh
 from bfedge.device.compiler import TargetCompiler, compile_program, find_compiler, runtime_sources
-from bfedge.device.exported import Exported
+from bfedge.device.exported import Exported, sha256
 from bfedge.device.profile import load_profile
 from bfedge.device.session import Session
 from bfedge.device.ssh import deploy, deploy_exported, open_deployed, open_remote
@@ -28,107 +26,11 @@ from bfedge.errors import BfedgeError
 from bfedge.packed.golden import golden_vectors
 from bfedge.packed.writer import pack
 from tests.random_models import random_images, random_lowered
+from tests.ssh_server import Server, needs_sshd
 
-SSHD = "/usr/sbin/sshd"
 MACHINE = platform.machine()
 
-pytestmark = pytest.mark.skipif(
-    not (os.path.exists(SSHD) and shutil.which("ssh") and shutil.which("ps")),
-    reason="needs sshd, ssh and ps (Debian: openssh-server, openssh-client, procps)",
-)
-
-
-class Server:
-    """sshd on a port of its own. What it runs has `home` for its home folder, and `commands` first in its PATH."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.home = folder / "home"
-        self.commands = folder / "commands"
-        self.log = folder / "log"
-        for new in (self.home, self.commands):
-            new.mkdir()
-        for key in ("host_key", "user_key", "other_key"):
-            make_key(folder / key)
-        shutil.copy(folder / "user_key.pub", folder / "authorized_keys")
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
-        (folder / "sshd_config").write_text(
-            f"ListenAddress 127.0.0.1:{self.port}\nHostKey {folder}/host_key\nPidFile none\n"
-            f"AuthorizedKeysFile {folder}/authorized_keys\nStrictModes no\nUsePAM no\n"
-            "PasswordAuthentication no\nKbdInteractiveAuthentication no\n"
-            f"SetEnv HOME={self.home} PATH={self.commands}:/usr/local/bin:/usr/bin:/bin\n"
-        )
-        self.know((folder / "host_key.pub").read_text())
-        self.use_key("user_key")
-        self.process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def host(self) -> str:
-        return f"{getpass.getuser()}@127.0.0.1:{self.port}"
-
-    @property
-    def cache(self) -> Path:
-        return self.home / ".cache" / "bfedge"
-
-    @property
-    def client(self) -> str:
-        """For BFEDGE_SSH."""
-        return f"ssh -F {self.folder}/ssh_config"
-
-    def know(self, key: str) -> None:
-        (self.folder / "known_hosts").write_text(f"[127.0.0.1]:{self.port} {key}" if key else "")
-
-    def use_key(self, name: str) -> None:
-        (self.folder / "ssh_config").write_text(
-            f"Host *\nIdentityFile {self.folder}/{name}\nIdentitiesOnly yes\nIdentityAgent none\n"
-            f"UserKnownHostsFile {self.folder}/known_hosts\nGlobalKnownHostsFile none\n"
-        )
-
-    def start(self) -> None:
-        if os.geteuid() == 0:
-            Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # sshd of root insists on it
-        self.process = subprocess.Popen(
-            [SSHD, "-D", "-f", f"{self.folder}/sshd_config", "-E", str(self.log)], start_new_session=True
-        )
-        for _ in range(200):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
-                return
-            assert self.process.poll() is None, self.log.read_text()
-            time.sleep(0.05)
-        pytest.fail("sshd does not start")
-
-    def stop(self) -> None:
-        """Kills the server and its connections; what they run finds its input closed."""
-        if self.process:
-            for child in connections_of(self.process.pid):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(child, 9)
-            self.process.kill()
-            self.process.wait()
-            self.process = None
-
-    def replace_command(self, name: str, script: str) -> None:
-        path = self.commands / name
-        path.write_text(f"#!/bin/sh\n{script}\n")
-        path.chmod(0o755)
-
-    def connections(self) -> int:
-        return self.log.read_text().count("Accepted publickey")
-
-
-def make_key(path: Path) -> None:
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True, timeout=20)
-
-
-def connections_of(server: int) -> list[int]:
-    """The processes of sshd below its first one."""
-    output = subprocess.run(["ps", "-e", "-o", "pid=,ppid=,comm="], capture_output=True, text=True, timeout=20).stdout
-    rows = [line.split(None, 2) for line in output.splitlines()]
-    found = [server]
-    for parent in found:
-        found += [int(pid) for pid, its_parent, name in rows if int(its_parent) == parent and name.startswith("sshd")]
-    return found[1:]
+pytestmark = needs_sshd
 
 
 @pytest.fixture
@@ -175,15 +77,98 @@ def test_a_program_and_its_model_run_on_the_board(server: Server, device: dict[s
         assert session.profile(0)[1].workspace.intact
 
 
+def exported_from(folder: Path) -> Exported:
+    sums = {name: sha256(folder / name) for name in ("bfedge-device", "model.bfe")}
+    return Exported(folder=folder, profile=load_profile("host"), tile=0, arena_bytes=0, files=sums)
+
+
 def test_an_exported_folder_runs_on_the_board(server: Server, device: dict[str, Path]) -> None:
-    folder = device["model.bfe"].parent
-    exported = Exported(folder=folder, profile=load_profile("host"), tile=0, arena_bytes=0, files={})
-    assert deploy_exported(server.host, exported) == str(server.cache / "host")
+    exported = exported_from(device["model.bfe"].parent)
+    assert deploy_exported(server.host, exported) == str(server.cache / f"host-{exported.files['model.bfe'][:8]}")
     with open_deployed(server.host, exported) as session:
         assert session.golden(1).differing == 0
     other = msgspec.structs.replace(exported.profile, cpu=msgspec.structs.replace(exported.profile.cpu, machine="mips"))
     with pytest.raises(BfedgeError, match="the program is for mips"):
         deploy_exported(server.host, dataclasses.replace(exported, profile=other))
+
+
+def another_model(folder: Path, device: dict[str, Path]) -> Exported:
+    folder.mkdir()
+    shutil.copy(device["bfedge-device"], folder)
+    model = random_lowered(6)
+    (folder / "model.bfe").write_bytes(pack(model, golden_vectors(model, random_images(model, 3, 6))))
+    return exported_from(folder)
+
+
+def test_two_models_for_one_board_at_the_same_time_are_not_swapped(
+    server: Server, device: dict[str, Path], tmp_path: Path
+) -> None:
+    """The other one is deployed when the first session is not yet open."""
+    one, other = exported_from(device["model.bfe"].parent), another_model(tmp_path / "other", device)
+    folder = deploy_exported(server.host, one)
+    with (
+        open_deployed(server.host, other) as second,
+        open_remote(server.host, folder, "bfedge-device", ["model.bfe"]) as first,
+    ):
+        found = [greeting.model.golden for greeting in (first.hello(), second.hello()) if greeting.model]
+        assert found == [2, 3]
+        assert first.golden(1).differing == second.golden(2).differing == 0
+
+
+def test_two_that_send_the_same_file_at_the_same_time_do_not_disturb_each_other(
+    server: Server, files: dict[str, Path]
+) -> None:
+    server.replace_command("cat", 'head -c 100000; sleep 0.5; exec /bin/cat "$@"')
+    failures: list[BfedgeError] = []
+
+    def copy() -> None:
+        try:
+            deploy(server.host, "board", files, MACHINE)
+        except BfedgeError as problem:
+            failures.append(problem)
+
+    threads = [threading.Thread(target=copy) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+        time.sleep(0.2)
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert everything_in(server.cache) == {f"board/{name}": path.read_bytes() for name, path in files.items()}
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+def flip(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+
+
+def make_pipe(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+
+
+@pytest.mark.parametrize("name", ["bfedge-device", "model.bfe"])
+@pytest.mark.parametrize("spoil", [cut, flip, Path.unlink, make_pipe])
+def test_files_that_are_not_those_of_the_export_are_refused_before_anybody_is_asked(
+    device: dict[str, Path], tmp_path: Path, name: str, spoil: Callable[[Path], None]
+) -> None:
+    exported = another_model(tmp_path / "export", device)
+    spoil(exported.folder / name)
+    with pytest.raises(BfedgeError, match=rf"{name}`( is not the file that was exported|$)") as problem:
+        deploy_exported("nobody@nowhere.invalid", exported)
+    assert problem.value.hint == "export the model again"
+
+
+def test_a_model_that_is_none_is_refused_though_its_hash_is_right(device: dict[str, Path], tmp_path: Path) -> None:
+    exported = another_model(tmp_path / "export", device)
+    flip(exported.model)
+    with pytest.raises(BfedgeError, match=r"checksum .* the header says"):
+        deploy_exported("nobody@nowhere.invalid", exported_from(exported.folder))
 
 
 def test_what_is_there_already_is_not_sent_again(server: Server, files: dict[str, Path]) -> None:

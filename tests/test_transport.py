@@ -301,7 +301,10 @@ def test_a_port_that_is_not_there_gives_those_that_are(monkeypatch: pytest.Monke
     ("port", "baud", "message"),
     [
         ("nonsense://x", 115200, "cannot open the port nonsense://x at 115200 baud"),
-        ("socket://no-port", 115200, "cannot connect to socket://no-port"),
+        ("socket://no-port", 115200, "`socket://no-port` does not say which TCP port"),
+        ("rfc2217://board", 115200, "`rfc2217://board` does not say which TCP port"),
+        ("socket://board:99999", 115200, "`socket://board:99999` is no address: Port out of range"),
+        ("socket://board:http", 115200, "`socket://board:http` is no address: Port could not be cast"),
         ("/dev/null", 115200, "cannot open the port /dev/null"),
     ],
 )
@@ -376,7 +379,7 @@ def test_a_socket_that_is_closed_in_the_middle(server: socket.socket) -> None:
     thread.start()
     transport = SerialTransport(url_of(server))
     with (
-        pytest.raises(BfedgeError, match=r"connection to board on socket://.* was lost"),
+        pytest.raises(BfedgeError, match=r"the connection to the board on socket://.* was lost"),
         Session(transport) as session,
     ):
         session.hello()

@@ -24,9 +24,17 @@ if TYPE_CHECKING:
 @click.option("--model-only", is_flag=True, help="Replace only the model (ESP32-S3: its partition).")
 @click.option("--tool", type=click.Choice(["pyocd", "bossac", "uf2"]),
               help="How to reach a Nano 33 BLE [default: what is installed and connected].")  # fmt: skip
+@click.option("--probe", metavar="ID",
+              help="Id of a debug probe, or a part of it, if there are several (`pyocd list`).")  # fmt: skip
 @json_option
 def command(
-    folder: Path, host: str | None, port: str | None, model_only: bool, tool: str | None, as_json: bool
+    folder: Path,
+    host: str | None,
+    port: str | None,
+    model_only: bool,
+    tool: str | None,
+    probe: str | None,
+    as_json: bool,
 ) -> None:
     """Put the export FOLDER onto its board.
 
@@ -37,6 +45,10 @@ def command(
 
     exported = read_exported(folder)
     kind = exported.profile.port
+    if (tool or probe) and kind != "nrf52840":
+        raise BfedgeError(f"--tool and --probe are not for the {exported.profile.name}", "leave them out")
+    if kind == "posix" and port:
+        raise BfedgeError(f"the {exported.profile.name} is not flashed by a serial port", "--host user@board")
     if kind == "posix":
         figures = flash_linux(exported, host, model_only)
     elif host:
@@ -44,7 +56,7 @@ def command(
     elif kind == "esp_idf":
         figures = flash_esp(exported, port, model_only)
     else:
-        figures = flash_nrf(exported, port, tool, model_only)
+        figures = flash_nrf(exported, port, tool, probe, model_only)
     if as_json:
         print_json("flash", {"folder": str(folder), "target": exported.profile.name, **figures})
         return
@@ -76,13 +88,15 @@ def flash_esp(exported: Exported, port: str | None, model_only: bool) -> dict[st
         return flash(exported.folder / PROJECT, port, model_only, progress=progress)
 
 
-def flash_nrf(exported: Exported, port: str | None, tool: str | None, model_only: bool) -> dict[str, Any]:
+def flash_nrf(
+    exported: Exported, port: str | None, tool: str | None, probe: str | None, model_only: bool
+) -> dict[str, Any]:
     from bfedge.device.nrf_flash import flash
 
     if model_only:
         raise BfedgeError("on this board the model is part of the firmware", "leave --model-only out")
     with progress_bars() as progress:
-        return flash(exported, port, tool, progress=progress)
+        return flash(exported, port, tool, probe, progress)
 
 
 @contextmanager

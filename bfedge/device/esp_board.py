@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from bfedge.device.progress import Progress
+from bfedge.device.transport import check_address
 from bfedge.errors import BfedgeError
 
 BAUD = 460800
@@ -16,9 +18,6 @@ READ_BYTES = 0x10000
 WRITE_BYTES = 0x20000
 """Written at once, whole sectors; progress is told in between"""
 READ_ATTEMPTS = 3
-
-Progress = Callable[[str, int, int], None]
-"""What is being done (`writing model.bfe`), how far it is, and how far it will be, in bytes"""
 
 
 class Board:
@@ -93,6 +92,7 @@ def connected(port: str, chip: str, progress: Progress | None = None) -> Iterato
     Raises BfedgeError for a port that is absent, busy or silent, for another chip, for a chip whose fuses forbid plain
     flashing, and when the line breaks while it is in use.
     """
+    check_address(port)
     esptool = import_esptool()
     import serial
 

@@ -7,11 +7,22 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bfedge.device.esp_board import Board, Progress, connected
+from bfedge.device.esp_board import Board, connected
 from bfedge.device.esp_images import Image, read_flasher_args, read_images, read_model
-from bfedge.device.partition_table import DATA, TABLE_BYTES, TABLE_OFFSET, Partition, check, find, read_binary
+from bfedge.device.partition_table import (
+    DATA,
+    MODEL_FILE,
+    MODEL_PARTITION,
+    MODEL_SUBTYPE,
+    TABLE_BYTES,
+    TABLE_OFFSET,
+    Partition,
+    check,
+    find,
+    read_binary,
+)
+from bfedge.device.progress import Progress
 from bfedge.errors import BfedgeError
-from bfedge.export.esp_idf import MODEL_FILE, MODEL_PARTITION, MODEL_SUBTYPE
 
 
 def flash(

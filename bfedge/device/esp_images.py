@@ -11,10 +11,22 @@ from pathlib import Path
 from typing import Any
 
 from bfedge.device.esp_board import first_line, import_esptool
-from bfedge.device.partition_table import APP, TABLE_OFFSET, Partition, find, read_binary
+from bfedge.device.partition_table import (
+    APP,
+    MODEL_FILE,
+    MODEL_PARTITION,
+    TABLE_OFFSET,
+    Partition,
+    find,
+    read_binary,
+)
 from bfedge.errors import BfedgeError
-from bfedge.export.esp_idf import GET_IDF, MODEL_FILE, MODEL_PARTITION
+from bfedge.files import is_file
 
+GET_IDF = (
+    "install ESP-IDF 5.1 or later (https://docs.espressif.com/projects/esp-idf), then run `. $IDF_PATH/export.sh` in "
+    "this shell"
+)
 REBUILD = "build the project again"
 ANY_REVISION = 0xFFFF
 
@@ -131,6 +143,8 @@ def read_flasher_args(project: Path) -> dict[str, Any]:
 
 
 def read_file(file: Path) -> bytes:
+    if file.exists() and not is_file(file):  # reading a pipe would wait for ever
+        raise BfedgeError(f"`{file}` is not a file", REBUILD)
     try:
         return file.read_bytes()
     except OSError as problem:

@@ -98,8 +98,12 @@ class Exchange(Generic[T]):
     answered first, the command or its answer was lost, and only then is it sent again.
     """
 
-    def __init__(self, channel: Channel, wanted: type[T], words: tuple[str | int, ...], seconds: float) -> None:
+    def __init__(
+        self, channel: Channel, wanted: type[T], words: tuple[str | int, ...], seconds: float, classes: int = 0
+    ) -> None:
+        """`classes`: of the model that the board says it has."""
         self.channel = channel
+        self.classes = classes
         self.wanted = wanted
         self.words = words
         self.shown = shown(" ".join(str(word) for word in words).encode())
@@ -110,6 +114,8 @@ class Exchange(Generic[T]):
         self.probes: set[int] = set()
         self.garbled: Error | None = None
         """The board did not understand this command, or one that was sent before it"""
+        self.misfit: str | None = None
+        """What was wrong with the last answer that came whole"""
         self.repeats = 0
         self.restarts = 0
         self.stale = 0
@@ -133,6 +139,7 @@ class Exchange(Generic[T]):
     def send(self) -> None:
         self.stages[self.channel.send(self.words)] = []
         self.probes.clear()
+        self.misfit = None
         self.deadline = time.monotonic() + self.seconds
         self.probe_at = time.monotonic() + self.seconds / 2
 
@@ -163,24 +170,40 @@ class Exchange(Generic[T]):
             self.stale += 1
         elif isinstance(answer, Stage):
             self.stages[answer.id].append(answer)
-        elif isinstance(answer, self.wanted) and self.fits(answer):
-            return answer
-        elif answer.id == max(self.stages):
-            self.repeat()
+        else:
+            problem = self.misfit_of(answer)
+            if isinstance(answer, self.wanted) and problem is None:
+                return answer
+            if answer.id == max(self.stages):
+                self.misfit = problem
+                self.repeat()
         return None
 
-    def fits(self, answer: Answer) -> bool:
-        """Whether an answer of the right type is whole, and to what was asked: a board believes a command that has
-        lost its checksum on the way.
+    def misfit_of(self, answer: Answer) -> str | None:
+        """What is wrong with an answer to this command; None if nothing is.
+
+        Lines get lost, a board believes a command that has lost its checksum on the way, and a program may lie.
         """
+        if not isinstance(answer, self.wanted):
+            return "its answer is of another kind"
         if isinstance(answer, Profile):
-            asked = (answer.case, answer.tile) == self.words[1:]
-            return asked and are_whole(self.stages[answer.id])
-        if isinstance(answer, Result) and answer.case is None:
-            return ("image", answer.tile) == self.words[:2] and answer.crc32 == crc32_of(answer)
+            if (answer.case, answer.tile) != self.words[1:]:
+                return f"its answer is for case {answer.case}, tile {answer.tile}"
+            return None if are_whole(self.stages[answer.id]) else "stages are missing"
         if isinstance(answer, Result):
-            return ("golden", answer.case, answer.tile) == self.words and answer.differing is not None
-        return True
+            return self.misfit_of_result(answer)
+        return None
+
+    def misfit_of_result(self, result: Result) -> str | None:
+        of_image = self.words[0] == "image"
+        wanted = (None, self.words[1]) if of_image else self.words[1:]
+        if (result.case, result.tile) != wanted or (not of_image and result.differing is None):
+            return f"its answer is for case {result.case}, tile {result.tile}"
+        if result.logits is None:
+            return "there are no logits" if of_image else None
+        if len(result.logits) != 8 * self.classes:
+            return f"there are {len(result.logits) // 8} logits, its model has {self.classes} classes"
+        return None if result.crc32 == crc32_of(result) else "its logits are not those of their checksum"
 
     def repeat(self) -> None:
         if self.repeats == REPEATS:
@@ -191,9 +214,14 @@ class Exchange(Generic[T]):
     def damaged(self) -> BfedgeError:
         if self.garbled:
             return BoardRefusalError(self.channel.what, self.shown, self.garbled)
+        times = f"{self.repeats + 1} times"
+        if self.misfit:
+            return BfedgeError(
+                f"{self.channel.what} does not answer `{self.shown}` as it should, {times}: {self.misfit}",
+                "is it the program of this export? Else check the cable",
+            )
         return BfedgeError(
-            f"{self.channel.what}: `{self.shown}` or its answer was damaged on the way, {self.repeats + 1} times",
-            HINTS["garbled"],
+            f"{self.channel.what}: `{self.shown}` or its answer was damaged on the way, {times}", HINTS["garbled"]
         )
 
     def take_restart(self) -> None:
@@ -289,8 +317,8 @@ def is_text(line: bytes) -> bool:
 
 
 def are_whole(stages: list[Stage]) -> bool:
-    """Whether the stages are all those of one inference, in their order."""
-    blocks = range((len(stages) - 2) // 2)
+    """Whether the stages are all those of one inference, in their order, of one block or more."""
+    blocks = range(max(1, (len(stages) - 2) // 2))
     expected: list[tuple[str, int | None]] = [("embed", None)]
     expected += [(name, block) for block in blocks for name in ("attention", "experts")]
     expected += [("logits", None)]

@@ -21,7 +21,8 @@ UF2_FAMILY = 0xADA52840
 """The nRF52840, in Microsoft's list of families"""
 UF2_MAGIC = (0x0A324655, 0x9E5D5157)
 UF2_LAST_MAGIC = 0x0AB16F30
-UF2_HAS_FAMILY = 0x2000
+UF2_NOT_FLASH, UF2_HAS_FAMILY = 0x1, 0x2000
+"""Flags of a block"""
 UF2_PAYLOAD = 256
 """Bytes in a block"""
 UF2_BLOCK = struct.Struct("<8I476sI")

@@ -12,8 +12,10 @@ from typing import Any
 
 from bfedge.device.exported import Exported
 from bfedge.device.nrf_image import BIN, HEX, UF2, Image, read_image
-from bfedge.device.nrf_swd import Progress, find_probes, flash_by_probe
 from bfedge.device.nrf_swd import command as pyocd_command
+from bfedge.device.nrf_swd import find_probes, flash_by_probe
+from bfedge.device.progress import Progress
+from bfedge.device.transport import last_line
 from bfedge.errors import BfedgeError
 
 ARDUINO = 0x2341
@@ -22,6 +24,7 @@ SKETCH_BIT = 0x8000  # of the product number: the sketch's USB has it, the bootl
 BOSSAC_START = 0x10000  # where Arduino's bootloader puts, and starts, what it is sent
 BOSSAC_SECONDS = 300
 PORT_SECONDS = 8.0
+PORT_POLL_SECONDS = 0.25
 
 SOFTDEVICE_STARTS = {"not found": 0x1000, "6": 0x26000, "7": 0x27000}
 """Where a UF2 bootloader starts the program: behind Nordic's radio firmware, by its major version"""
@@ -52,6 +55,8 @@ def flash(
     started = time.monotonic()
     report: Progress = progress or (lambda what, done, total: None)
     image = read_image(exported, HEX)
+    if probe and (port or tool not in (None, "pyocd")):
+        raise BfedgeError("--probe is for pyocd; bossac takes a --port, a UF2 drive neither", "leave one of them out")
     chosen = tool or choose_tool(exported, port, probe)
     if chosen == "pyocd":
         figures = flash_by_probe(image, the_probe(exported, probe), report)
@@ -84,6 +89,13 @@ def choose_tool(exported: Exported, port: str | None, probe: str | None) -> str:
     )
 
 
+def how_to_verify(exported: Exported) -> str:
+    return (
+        f"`bfedge verify {exported.folder} --port <adapter>` checks the model, by a USB serial adapter (3.3 V) at the "
+        "pins 0 (RX) and 1 (TX): the firmware does not speak on the board's own USB"
+    )
+
+
 # ----- a debug probe -----
 
 
@@ -97,7 +109,7 @@ def the_probe(exported: Exported, wanted: str | None) -> Any:
         raise BfedgeError(f"{which} connected", f"`pyocd list` shows those that pyocd finds; {by_hand}")
     if len(probes) > 1:
         names = ", ".join(probe.unique_id for probe in probes)
-        raise BfedgeError(f"there are {len(probes)} debug probes: {names}", "choose one by its id")
+        raise BfedgeError(f"there are {len(probes)} debug probes: {names}", "--probe chooses one by its id")
     return probes[0]
 
 
@@ -140,13 +152,15 @@ def flash_by_bossac(exported: Exported, image: Image, port: str | None, progress
     chip = device_name(found)
     if chip is None or not chip.upper().startswith("NRF52840"):
         raise BfedgeError(
-            f"`{bossac}` does not see an nRF52840 on `{port}`, but: {chip or last_line(found)}",
+            f"`{bossac}` does not see an nRF52840 on `{port}`, but: {chip or last_line(found) or 'nothing'}",
             f"{RESET_TWICE}; Arduino's own bossac is needed, which `arduino-cli core install arduino:mbed_nano` brings",
         )
     progress("writing", 0, len(image.data))
     written = bossac_says(bossac, port, ["-i", "-e", "-w", str(image.file), "-R"])
     if not re.search(rf"\bWrote {len(image.data)} bytes|\bWrite {len(image.data)} bytes", written):
-        raise BfedgeError(f"`{bossac}` did not write the image's {len(image.data)} bytes: {last_line(written)}")
+        raise BfedgeError(
+            f"`{bossac}` did not write the image's {len(image.data)} bytes; it said: {last_line(written) or 'nothing'}"
+        )
     progress("writing", len(image.data), len(image.data))
     return {
         "chip": chip,
@@ -154,7 +168,7 @@ def flash_by_bossac(exported: Exported, image: Image, port: str | None, progress
         "address": image.start,
         "bytes": len(image.data),
         "verified": False,
-        "note": f"Arduino's bootloader cannot read flash back; `bfedge verify {exported.folder}` checks the model",
+        "note": f"Arduino's bootloader cannot read flash back. {how_to_verify(exported)}",
     }
 
 
@@ -176,21 +190,34 @@ def bootloader_port(port: str) -> str:
         import serial
     except ImportError:
         raise BfedgeError("pyserial is not installed", '`pip install "bfedge[devices]"` installs it') from None
-    if any(p.device == port and not p.pid & SKETCH_BIT for p in nano_ports()):
+    before = nano_ports()
+    touched = next((p for p in before if p.device == port), None)
+    others = {str(p.device) for p in before if in_bootloader(p)}
+    if port in others:
         return port
     try:
         serial.Serial(port, 1200, timeout=1).close()
     except (OSError, ValueError) as problem:
         raise BfedgeError(f"cannot open `{port}`: {problem}", RESET_TWICE) from None
-    if not any(p.device == port for p in nano_ports()):
+    if touched is None:
         return port  # not a board's USB: nothing will come and go
     until = time.monotonic() + PORT_SECONDS
     while time.monotonic() < until:
-        time.sleep(0.25)
-        waiting = [str(p.device) for p in nano_ports() if not p.pid & SKETCH_BIT]
-        if waiting:
-            return waiting[0]
+        time.sleep(PORT_POLL_SECONDS)
+        waiting = [p for p in nano_ports() if in_bootloader(p) and p.device not in others]
+        same = [p for p in waiting if touched.serial_number and p.serial_number == touched.serial_number]
+        found = [str(p.device) for p in same or waiting]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise BfedgeError(
+                f"{len(found)} boards went into their bootloader at once: {', '.join(found)}", "--port chooses one"
+            )
     raise BfedgeError(f"the board on `{port}` did not go into its bootloader within {PORT_SECONDS:.0f} s", RESET_TWICE)
+
+
+def in_bootloader(port: Any) -> bool:
+    return not port.pid & SKETCH_BIT
 
 
 def bossac_says(bossac: str, port: str, arguments: list[str]) -> str:
@@ -203,19 +230,13 @@ def bossac_says(bossac: str, port: str, arguments: list[str]) -> str:
         raise BfedgeError(f"`{bossac}` failed: {problem}", RESET_TWICE) from None
     said = result.stdout + result.stderr
     if result.returncode:
-        raise BfedgeError(f"`{' '.join(command)}` failed: {last_line(said)}", RESET_TWICE)
+        raise BfedgeError(f"`{' '.join(command)}` failed: {last_line(said) or 'it says nothing'}", RESET_TWICE)
     return said
 
 
 def device_name(said: str) -> str | None:
     found = re.search(r"^Device\s*:\s*(\S+)", said, re.MULTILINE)
     return found[1] if found else None
-
-
-def last_line(said: str) -> str:
-    """Progress bars overwrite themselves with carriage returns."""
-    lines = [line.strip() for line in re.split(r"[\r\n]+", said) if line.strip()]
-    return lines[-1] if lines else "it says nothing"
 
 
 # ----- a UF2 bootloader's drive -----
@@ -265,7 +286,7 @@ def flash_by_drive(exported: Exported, progress: Progress) -> dict[str, Any]:
         "address": image.start,
         "bytes": len(image.data),
         "verified": False,
-        "note": f"a UF2 drive cannot be read back; `bfedge verify {exported.folder}` checks the model",
+        "note": f"a UF2 drive cannot be read back. {how_to_verify(exported)}",
     }
 
 

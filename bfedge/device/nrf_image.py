@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 
 from bfedge.device.exported import Exported
+from bfedge.device.flash_images import (
+    UF2_BLOCK,
+    UF2_FAMILY,
+    UF2_HAS_FAMILY,
+    UF2_LAST_MAGIC,
+    UF2_MAGIC,
+    UF2_NOT_FLASH,
+)
 from bfedge.errors import BfedgeError
 from bfedge.packed.validate import read_checked
 
@@ -17,11 +24,6 @@ EXPORT_AGAIN = "export the model again"
 PAGE_BYTES = 4096
 RAM_START, RAM_END = 0x20000000, 0x20040000
 MODEL_ALIGNMENT = 16
-
-UF2_BLOCK = struct.Struct("<8I476sI")
-UF2_MAGICS = (0x0A324655, 0x9E5D5157, 0x0AB16F30)
-UF2_NOT_FLASH, UF2_HAS_FAMILY = 0x1, 0x2000
-UF2_NRF52840 = 0xADA52840
 
 
 @dataclass(frozen=True)
@@ -58,20 +60,12 @@ def read_image(exported: Exported, name: str) -> Image:
 
 def read_listed(exported: Exported, name: str) -> bytes:
     """A file of the export, as the manifest has it."""
+    exported.check(name)
     file = exported.folder / name
     try:
-        data = file.read_bytes()
+        return file.read_bytes()
     except OSError as problem:
         raise BfedgeError(f"cannot read `{file}`: {problem.strerror}", EXPORT_AGAIN) from None
-    wanted, found = exported.files.get(name), hashlib.sha256(data).hexdigest()
-    if wanted is None:
-        raise BfedgeError(f"the manifest of `{exported.folder}` does not list {name}", EXPORT_AGAIN)
-    if found != wanted:
-        raise BfedgeError(
-            f"`{file}` was changed after the export: its SHA-256 is {found[:16]}..., the manifest has {wanted[:16]}...",
-            EXPORT_AGAIN,
-        )
-    return data
 
 
 def flash_bytes(exported: Exported) -> int:
@@ -116,11 +110,11 @@ def parse_uf2(file: Path, data: bytes) -> Image:
         raise BfedgeError(f"`{file}` is no UF2 file: {len(data)} bytes are not whole blocks", EXPORT_AGAIN)
     for number, block in enumerate(UF2_BLOCK.iter_unpack(data)):
         first, second, flags, address, size, _, _, family, payload, last = block
-        if (first, second, last) != UF2_MAGICS or size > len(payload) or flags & UF2_NOT_FLASH:
+        if (first, second, last) != (*UF2_MAGIC, UF2_LAST_MAGIC) or size > len(payload) or flags & UF2_NOT_FLASH:
             raise BfedgeError(f"`{file}` is no UF2 file: block {number}", EXPORT_AGAIN)
-        if flags & UF2_HAS_FAMILY and family != UF2_NRF52840:
+        if flags & UF2_HAS_FAMILY and family != UF2_FAMILY:
             raise BfedgeError(
-                f"`{file}` is for another chip: family 0x{family:08X}, the nRF52840's is 0x{UF2_NRF52840:08X}"
+                f"`{file}` is for another chip: family 0x{family:08X}, the nRF52840's is 0x{UF2_FAMILY:08X}"
             )
         parts.append((address, payload[:size]))
     return joined(file, parts)

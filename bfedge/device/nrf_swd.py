@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from bfedge.device.nrf_image import Image
+from bfedge.device.progress import Progress
 from bfedge.errors import BfedgeError
-
-Progress = Callable[[str, int, int], None]
-"""What is being done, how far it is, and how far it will be, in any unit"""
 
 FICR_PART = 0x10000100
 NRF52840 = 0x52840
-BOOTLOADER_END = 0x10000
 ERASED = b"\xff\xff\xff\xff"
 
 # By default pyocd erases a locked chip while it connects, the bootloader included, before anyone asked what chip it is.

@@ -26,6 +26,11 @@ SUBTYPE_NAMES = {(APP, 0): "factory", (DATA, 1): "phy", (DATA, 2): "nvs"}
 ALIGNMENT = {APP: MMAP_PAGE}
 """Of a partition's offset; a sector for all other types"""
 
+MODEL_FILE = "model.bfe"
+MODEL_PARTITION = "model"
+MODEL_SUBTYPE = 0x40
+"""The first of those that ESP-IDF leaves to applications; platform.c looks for it"""
+
 ENTRY = struct.Struct("<2sBBII16sI")
 MAGIC = b"\xaa\x50"
 MD5_MAGIC = b"\xeb\xeb" + b"\xff" * 14

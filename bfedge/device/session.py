@@ -78,9 +78,9 @@ class Session:
             self.close()
 
     def ask(self, wanted: type[T], command: str, *arguments: str | int) -> Exchange[T]:
-        if not self.greeting:
-            self.hello()
-        return Exchange(self.channel, wanted, (command, *arguments), self.seconds(command))
+        greeting = self.greeting or self.hello()
+        classes = greeting.model.classes if greeting.model else 0
+        return Exchange(self.channel, wanted, (command, *arguments), self.seconds(command), classes)
 
     def seconds(self, command: str) -> float:
         return TIMEOUTS[command] if self.timeout is None else self.timeout

@@ -7,7 +7,6 @@ for git: `BFEDGE_SSH="ssh -F board.conf -i board_key"`.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import re
@@ -16,14 +15,11 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from bfedge.device.exported import Exported, sha256
 from bfedge.device.session import Session
 from bfedge.device.transport import ProcessTransport, explain_ending, last_line
 from bfedge.errors import BfedgeError
-
-if TYPE_CHECKING:
-    from bfedge.device.exported import Exported
 
 PROGRAM = "bfedge-device"
 SSH_FAILED = 255
@@ -62,7 +58,7 @@ done
 # Arguments: folder, name, SHA-256, mode. The contents come on stdin; the file gets its name when it is whole.
 STORE = """
 mkdir -p "$1" || exit 1
-part=$1/.$2.part
+part=$1/.$2.$$.part
 trap 'rm -f "$part"' EXIT
 trap 'exit 1' HUP INT PIPE TERM
 cat >"$part" || exit 1
@@ -120,7 +116,7 @@ def deploy(host: str, name: str, files: dict[str, Path], machine: str | None) ->
     for part in (name, *files):
         if not re.fullmatch(r"[^/\0\n\r]{1,100}", part) or part.startswith("."):
             raise BfedgeError(f"`{part}` cannot be the name of a file on a board")
-    sums = {there: sha256_of(path) for there, path in files.items()}
+    sums = {there: sha256(path) for there, path in files.items()}
     facts = probe(host, name, list(files))
     if machine not in (None, facts.machine):
         raise BfedgeError(
@@ -198,10 +194,16 @@ def open_remote(
 
 
 def deploy_exported(host: str, exported: Exported) -> str:
-    """Puts what `bfedge export` wrote for Linux on a board and returns the folder there."""
+    """Puts what `bfedge export` wrote for Linux on a board and returns the folder there, which is this model's own: who
+    tries two models at once does not find them swapped.
+
+    Raises BfedgeError, before anything else, if program or model are not those of the export's manifest.
+    """
+    exported.check(PROGRAM, exported.model.name)
     machine = exported.profile.cpu.machine
+    folder = f"{exported.profile.name}-{exported.files[exported.model.name][:8]}"
     files = {PROGRAM: exported.folder / PROGRAM, exported.model.name: exported.model}
-    return deploy(host, exported.profile.name, files, platform.machine() if machine == "any" else machine)
+    return deploy(host, folder, files, platform.machine() if machine == "any" else machine)
 
 
 def open_deployed(host: str, exported: Exported, timeout: float | None = None) -> Session:
@@ -261,14 +263,3 @@ def explain(host: str, program: str, code: int, stderr: str) -> BfedgeError:
         )
     problem = explain_ending(program, code, stderr)
     return BfedgeError(f"{host}: {problem.message}", problem.hint)
-
-
-def sha256_of(path: Path) -> str:
-    try:
-        with open(path, "rb") as file:
-            digest = hashlib.sha256()
-            while piece := file.read(1 << 20):
-                digest.update(piece)
-    except OSError as problem:
-        raise BfedgeError(f"cannot read `{path}`: {problem.strerror}") from None
-    return digest.hexdigest()

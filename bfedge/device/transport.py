@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol
+from urllib.parse import urlsplit
 
 from bfedge.errors import BfedgeError
 
@@ -264,6 +265,7 @@ class SerialTransport:
             import serial
         except ImportError:
             raise BfedgeError("serial ports need pyserial", "pip install 'bfedge[devices]'") from None
+        check_address(port)
         self.what = f"the board on {port}"
         self.if_silent = f"is the device program running, and are the port and the baud rate ({baud}) right?"
         self.splitter = LineSplitter()
@@ -309,7 +311,7 @@ class SerialTransport:
             message = f"{self.what} takes no bytes any more ({WRITE_SECONDS:g} s)"
             self.lost = BfedgeError(message, "unplug it and plug it in again")
         else:
-            message = f"the connection to {self.what.removeprefix('the ')} was lost: {problem}"
+            message = f"the connection to {self.what} was lost: {problem}"
             self.lost = BfedgeError(message, "was it unplugged, or does another program read from the port?")
 
     def gone(self) -> BfedgeError | None:
@@ -321,6 +323,20 @@ class SerialTransport:
             self.port.close()
         if connection is not None:
             connection.close()
+
+
+def check_address(port: str) -> None:
+    """Raises BfedgeError for an address of the network without a valid number of a TCP port, of which pyserial says
+    nothing that helps.
+    """
+    if not port.startswith(("socket://", "rfc2217://")):
+        return
+    try:
+        number = urlsplit(port).port
+    except ValueError as problem:
+        raise BfedgeError(f"`{port}` is no address: {problem}", "write socket://host:number") from None
+    if number is None:
+        raise BfedgeError(f"`{port}` does not say which TCP port", "write socket://host:number")
 
 
 def cannot_open(port: str, baud: int, problem: Exception) -> BfedgeError:

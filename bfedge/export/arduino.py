@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from pathlib import Path
 
 from bfedge.device.host import HostModel
 from bfedge.device.profile import Profile
-from bfedge.errors import BfedgeError
+from bfedge.export.runtime_version import runtime_version
 
 NAME = "bfedge"
 SENTENCE = "Runs packed ButterflyViT image classifiers, with the same bits on every board."
@@ -38,7 +37,7 @@ def write_library(folder: Path, runtime: Path, packed: bytes, profile: Profile, 
     model = HostModel(packed)
     (source / "bfedge_model.h").write_text(model_header(model, packed, tile))
     (source / "bfedge_model.c").write_text(model_source(packed))
-    version = library_version(source / "bfedge.h")
+    version = runtime_version(source / "bfedge.h")
     (folder / "library.properties").write_text(library_properties(version))
     (folder / "library.json").write_text(json.dumps(library_json(folder, version), indent=2) + "\n")
 
@@ -47,14 +46,6 @@ def name_the_board(program: Path, board: str) -> None:
     """Elsewhere the builder defines these on the command line."""
     defines = f'#define BFD_BOARD "{board}"\n#define BFD_FLAGS "chosen by the Arduino core"\n\n'
     program.write_text(defines + program.read_text())
-
-
-def library_version(header: Path) -> str:
-    text = header.read_text()
-    parts = [re.search(rf"#define BFE_VERSION_{part} (\d+)", text) for part in ("MAJOR", "MINOR", "PATCH")]
-    if not all(parts):
-        raise BfedgeError(f"`{header}` does not say its version")
-    return ".".join(part[1] for part in parts if part)
 
 
 def library_properties(version: str) -> str:

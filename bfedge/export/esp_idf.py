@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-from bfedge.device.partition_table import APP, DATA, FIRST_OFFSET, MMAP_PAGE, Partition, check, to_csv
+from bfedge.device.esp_images import GET_IDF
+from bfedge.device.partition_table import (
+    APP,
+    DATA,
+    FIRST_OFFSET,
+    MMAP_PAGE,
+    MODEL_FILE,
+    MODEL_PARTITION,
+    MODEL_SUBTYPE,
+    Partition,
+    check,
+    to_csv,
+)
 from bfedge.device.profile import Memory, Profile
 from bfedge.errors import BfedgeError
+from bfedge.export.runtime_version import runtime_version
 
 MIB = 1 << 20
 FLASH_MIB = (2, 4, 8, 16, 32)
@@ -20,18 +32,9 @@ APP_BYTES = MIB
 OCTAL_PSRAM_BYTES = 8 * MIB
 """Modules of the ESP32-S3 with at least this much PSRAM have it on eight lines, those with less on four"""
 
-MODEL_FILE = "model.bfe"
-MODEL_PARTITION = "model"
-MODEL_SUBTYPE = 0x40
-"""The first of those that ESP-IDF leaves to applications; platform.c looks for it"""
-
 BUILD_SECONDS = 3600
 STDERR = 2
 """File descriptor"""
-GET_IDF = (
-    "install ESP-IDF 5.1 or later (https://docs.espressif.com/projects/esp-idf), then run `. $IDF_PATH/export.sh` in "
-    "this shell"
-)
 
 
 def write_project(folder: Path, profile: Profile, packed: bytes, runtime: Path) -> dict[str, int]:
@@ -47,7 +50,7 @@ def write_project(folder: Path, profile: Profile, packed: bytes, runtime: Path) 
     fill_in(folder / "sdkconfig.defaults", {"FLASH_MB": str(flash_bytes // MIB), "PSRAM": psram_settings(profile)})
     fill_in(folder / "main" / "CMakeLists.txt", {"BOARD": profile.name})
     component = folder / "components" / "bfedge"
-    fill_in(component / "idf_component.yml", {"VERSION": runtime_version(runtime)})
+    fill_in(component / "idf_component.yml", {"VERSION": runtime_version(runtime / "include" / "bfedge.h")})
     (folder / "partitions.csv").write_text(to_csv(partitions))
     (folder / MODEL_FILE).write_bytes(packed)
     shutil.copytree(runtime / "include", component / "include")
@@ -138,11 +141,6 @@ def psram_settings(profile: Profile) -> str:
             "CONFIG_SPIRAM_IGNORE_NOTFOUND=y",
         )
     )
-
-
-def runtime_version(runtime: Path) -> str:
-    header = (runtime / "include" / "bfedge.h").read_text()
-    return ".".join(re.findall(r"#define BFE_VERSION_(?:MAJOR|MINOR|PATCH) (\d+)", header))
 
 
 def fill_in(file: Path, values: dict[str, str]) -> None:

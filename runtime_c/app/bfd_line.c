@@ -15,13 +15,14 @@ static int hex_digit(int c) {
 }
 
 static int next_byte(bfd_command *command) {
-    int c;
-    do
-        c = bfd_read();
-    while (c == '\r');
+    int c = bfd_read();
+    while (c == '\r' && (c = bfd_read()) != '\n')
+        command->wrong = 1; /* only the one in front of the line feed may be there */
     if (c == '\n' || c < 0) {
         command->ended = 1;
         command->no_more = c < 0;
+    } else if (c < ' ' || c > '~') {
+        command->wrong = 1;
     }
     return c;
 }
@@ -229,5 +230,16 @@ void bfd_error(uint32_t id, const char *code, const char *message) {
     bfd_answer answer = bfd_begin(id, "error");
     bfd_put_text(&answer, "code", code);
     bfd_put_text(&answer, "message", message);
+    bfd_end(&answer);
+}
+
+void bfd_illegal_instruction(const char *missing) {
+    bfd_write("\n", 1); /* the other line is over */
+    bfd_answer answer = bfd_begin(0, "error");
+    bfd_put_text(&answer, "code", "illegal-instruction");
+    bfd_put_text(&answer, "message", "built for a newer CPU than this one");
+    if (missing != NULL)
+        bfd_put_text(&answer, "missing", missing);
+    bfd_put_text(&answer, "cpu", bfd_cpu());
     bfd_end(&answer);
 }

@@ -10,7 +10,7 @@ typedef struct bfd_command {
     uint32_t crc; /* of what was read so far */
     int ended;    /* the line is over */
     int no_more;  /* so is the input */
-    int wrong;    /* the checksum is wrong, or there is more on the line than there should be */
+    int wrong;    /* the checksum is wrong, or there is something on the line that should not be */
 } bfd_command;
 
 /* Starts reading a line. */
@@ -51,5 +51,9 @@ void bfd_end(bfd_answer *answer);
 
 /* A whole `error` answer. */
 void bfd_error(uint32_t id, const char *code, const char *message);
+
+/* The error `illegal-instruction`, in the middle of whatever line is being written. `missing` says in words what the
+ * processor lacks, NULL if nobody knows. */
+void bfd_illegal_instruction(const char *missing);
 
 #endif

@@ -46,7 +46,8 @@ void *bfd_memory(size_t bytes, uint64_t *available);
 /* Where the memory of bfd_memory lies: "sram", "psram" or "dram". */
 const char *bfd_memory_kind(void);
 
-/* The lowest and the highest address of the stack that bfd_serve runs on. */
+/* The lowest and the highest address of the stack that bfd_serve runs on: what is between it and the lowest is painted,
+ * and must be the stack's. The same address twice if a board can't tell; nothing is painted and measured then. */
 const uint8_t *bfd_stack_low(void);
 const uint8_t *bfd_stack_high(void);
 

@@ -24,6 +24,8 @@
 #define COMPILER "unknown"
 #endif
 
+#define GARBLED "the line's checksum is wrong, or there is more on it than there should be"
+
 enum { GUARD_BYTES = 16, WORD_BYTES = 24 };
 
 typedef struct device {
@@ -31,7 +33,7 @@ typedef struct device {
     bfe_status status; /* of opening the model */
     bfe_diag diag;
     int has_file;
-    uint32_t open_stack, total_stack; /* bytes */
+    uint64_t open_stack, total_stack; /* bytes or BFD_UNKNOWN */
     int failed;                       /* something asked for was not done, or came out wrong */
 } device;
 
@@ -40,6 +42,7 @@ typedef struct memory {
     uint8_t *image, *workspace;
     float *logits;
     size_t workspace_size;
+    uint64_t needed, available; /* bytes */
 } memory;
 
 static uint64_t aligned(uint64_t bytes) { return (bytes + BFE_ALIGNMENT - 1) / BFE_ALIGNMENT * BFE_ALIGNMENT; }
@@ -50,10 +53,12 @@ static uint32_t crc_of(const float *values, size_t count) {
 }
 
 /* Bytes of stack between `from`, an address in the caller's frame, and the lowest that has lost its paint. */
-static uint32_t stack_below(const void *from) { return (uint32_t)((uintptr_t)from - bfd_stack_depth()); }
+static uint64_t stack_below(const void *from) {
+    return bfd_stack_low() != bfd_stack_high() ? (uintptr_t)from - bfd_stack_depth() : BFD_UNKNOWN;
+}
 
 static void note_total_stack(device *d) {
-    const uint32_t used = stack_below(bfd_stack_high());
+    const uint64_t used = stack_below(bfd_stack_high());
     d->total_stack = used > d->total_stack ? used : d->total_stack;
 }
 
@@ -69,31 +74,36 @@ static void open_model(device *d) {
     note_total_stack(d);
 }
 
-/* Memory for a run with this tile, image and logits included; or an error answer and 0. */
-static int place(device *d, uint32_t id, uint32_t tile, memory *m) {
-    if (d->status != BFE_OK) {
-        bfd_error(id, "no-model", d->has_file ? bfe_status_text(d->status) : "there is no model on this board");
+/* Memory for a run with this tile, image and logits included; 0 if there is no model or too little memory. */
+static int place(const device *d, uint32_t tile, memory *m) {
+    if (d->status != BFE_OK)
         return 0;
-    }
     const bfe_options options = {tile, NULL, NULL};
     const uint64_t image = aligned(bfe_input_size(&d->model));
     const uint64_t logits = aligned(d->model.config.classes * (uint64_t)sizeof(float));
     m->workspace_size = bfe_workspace_size(&d->model, &options);
-    const uint64_t needed = image + logits + m->workspace_size + GUARD_BYTES;
-    uint64_t available = BFD_UNKNOWN;
-    m->image = m->workspace_size != 0 && needed <= SIZE_MAX ? bfd_memory((size_t)needed, &available) : NULL;
-    if (m->image == NULL) {
-        bfd_answer answer = bfd_begin(id, "error");
-        bfd_put_text(&answer, "code", "memory");
-        bfd_put_text(&answer, "message", "too little memory for this model and tile");
-        bfd_put_number(&answer, "needed", needed);
-        bfd_put_number(&answer, "available", available);
-        bfd_end(&answer);
+    m->needed = image + logits + m->workspace_size + GUARD_BYTES;
+    m->available = BFD_UNKNOWN;
+    m->image = m->workspace_size != 0 && m->needed <= SIZE_MAX ? bfd_memory((size_t)m->needed, &m->available) : NULL;
+    if (m->image == NULL)
         return 0;
-    }
     m->logits = (float *)(void *)(m->image + image);
     m->workspace = m->image + image + logits;
     return 1;
+}
+
+/* Why `place` has returned 0. */
+static void answer_not_placed(const device *d, uint32_t id, const memory *m) {
+    if (d->status != BFE_OK) {
+        bfd_error(id, "no-model", d->has_file ? bfe_status_text(d->status) : "there is no model on this board");
+        return;
+    }
+    bfd_answer answer = bfd_begin(id, "error");
+    bfd_put_text(&answer, "code", "memory");
+    bfd_put_text(&answer, "message", "too little memory for this model and tile");
+    bfd_put_number(&answer, "needed", m->needed);
+    bfd_put_number(&answer, "available", m->available);
+    bfd_end(&answer);
 }
 
 /* Ticks between two readings. */
@@ -172,7 +182,8 @@ static void answer_hello(const device *d, uint32_t id) {
     bfd_put_number(&answer, "free", bfd_free_memory());
     bfd_close_object(&answer);
     bfd_open_object(&answer, "stack");
-    bfd_put_number(&answer, "bytes", (uint64_t)(bfd_stack_high() - bfd_stack_low()));
+    const uint64_t stack = (uint64_t)(bfd_stack_high() - bfd_stack_low());
+    bfd_put_number(&answer, "bytes", stack != 0 ? stack : BFD_UNKNOWN);
     bfd_close_object(&answer);
     bfd_end(&answer);
 }
@@ -204,8 +215,8 @@ static int do_golden(device *d, uint32_t id, uint32_t index, uint32_t tile) {
     const float *expected = NULL;
     uint64_t ticks;
     const bfe_options options = {tile, NULL, NULL};
-    if (!place(d, id, tile, &m))
-        return 0;
+    if (!place(d, tile, &m))
+        return answer_not_placed(d, id, &m), 0;
     if (bfe_golden(&d->model, index, &input, &expected) != BFE_OK)
         return bfd_error(id, "bad-argument", "there is no such golden case"), 0;
     return run(d, id, &options, &m, input, &ticks) && answer_result(d, id, index, tile, m.logits, expected, ticks) == 0;
@@ -245,14 +256,14 @@ static void on_stage(void *context, const bfe_event *event) {
 
 /* Runs once without tracing on memory of this colour; adds up what is found. */
 static int run_painted(device *d, const profiled *p, const bfe_options *options, const memory *m, const uint8_t *input,
-                       uint8_t colour, size_t *used, int *intact, uint32_t *stack, uint64_t *ticks) {
+                       uint8_t colour, size_t *used, int *intact, uint64_t *stack, uint64_t *ticks) {
     const size_t size = m->workspace_size;
     const uint8_t here = 0;
     note_total_stack(d);
     bfd_paint(m->workspace, size + GUARD_BYTES, colour);
     bfd_paint_stack();
     const int ok = run(d, p->id, options, m, input, ticks);
-    const uint32_t below = stack_below(&here);
+    const uint64_t below = stack_below(&here);
     note_total_stack(d);
     const size_t touched = bfd_unpainted(m->workspace, size, colour);
     *used = touched > *used ? touched : *used;
@@ -270,9 +281,9 @@ static int do_profile(device *d, uint32_t id, uint32_t index, uint32_t tile) {
     uint64_t ticks = BFD_UNKNOWN, ignored, first;
     size_t used = 0;
     int intact = 1;
-    uint32_t stack = 0;
-    if (!place(d, id, tile, &m))
-        return 0;
+    uint64_t stack = BFD_UNKNOWN;
+    if (!place(d, tile, &m))
+        return answer_not_placed(d, id, &m), 0;
     if (bfe_golden(&d->model, index, &input, &expected) != BFE_OK)
         return bfd_error(id, "bad-argument", "there is no such golden case"), 0;
     /* Twice, in two colours: a byte that is written in the one colour is not in the other. The stack is the second
@@ -317,17 +328,17 @@ static int do_image(device *d, bfd_command *command, uint32_t id) {
     uint32_t tile;
     uint64_t ticks;
     const int has_tile = bfd_word(command, word, sizeof word) < sizeof word && bfd_number(word, &tile);
-    if (!has_tile) {
-        if (bfd_line_end(command))
-            return bfd_error(id, "bad-argument", "image needs a tile and the pixels in hexadecimal"), 0;
-        return bfd_error(id, "garbled", "the line's checksum is wrong"), 0;
-    }
-    const bfe_options options = {tile, NULL, NULL};
-    if (!place(d, id, tile, &m))
-        return (void)bfd_line_end(command), 0;
-    const size_t size = bfe_input_size(&d->model), given = bfd_hex_word(command, m.image, size);
+    const int is_placed = has_tile && place(d, tile, &m);
+    /* Whatever is wrong, the line is read to its end first: its checksum says whether to believe any of it. */
+    const size_t size = is_placed ? bfe_input_size(&d->model) : 0;
+    const size_t given = bfd_hex_word(command, is_placed ? m.image : NULL, size);
     if (!bfd_line_end(command))
-        return bfd_error(id, "garbled", "the line's checksum is wrong"), 0;
+        return bfd_error(id, "garbled", GARBLED), 0;
+    if (!has_tile)
+        return bfd_error(id, "bad-argument", "image needs a tile and the pixels in hexadecimal"), 0;
+    if (!is_placed)
+        return answer_not_placed(d, id, &m), 0;
+    const bfe_options options = {tile, NULL, NULL};
     if (given != size)
         return bfd_error(id, "bad-argument", "the pixels are not hexadecimal, or not of the model's input size"), 0;
     if (!run(d, id, &options, &m, m.image, &ticks))
@@ -344,7 +355,7 @@ static int do_case(device *d, bfd_command *command, uint32_t id, int is_profile)
     for (int i = 0; i < 2; i++)
         good = bfd_word(command, word, sizeof word) < sizeof word && bfd_number(word, &numbers[i]) && good;
     if (!bfd_line_end(command))
-        return bfd_error(id, "garbled", "the line's checksum is wrong, or there is more on it than there should be"), 0;
+        return bfd_error(id, "garbled", GARBLED), 0;
     if (!good)
         return bfd_error(id, "bad-argument", "this needs two numbers: a golden case and a tile"), 0;
     return is_profile ? do_profile(d, id, numbers[0], numbers[1]) : do_golden(d, id, numbers[0], numbers[1]);
@@ -371,7 +382,7 @@ static int do_line(device *d, bfd_command *command) {
         done = do_case(d, command, id, word[0] == 'p');
     } else if (!bfd_line_end(command)) {
         done = 0;
-        bfd_error(id, "garbled", "the line's checksum is wrong, or there is more on it than there should be");
+        bfd_error(id, "garbled", GARBLED);
     } else if (strcmp(word, "hello") == 0) {
         answer_hello(d, id);
     } else if (strcmp(word, "quit") == 0) {

@@ -53,6 +53,23 @@ foreach(line "1 hello *bfbbed44" "1 hello *bfbbed4" "1 hello *bfbbed430" "1 hell
     "0 hello" "x" "4294967296 hello" "hello" "-1 hello")
   expect(1 "\"error\",\"code\":\"garbled\"" good.bfe "${line}")
 endforeach()
+# A line that cannot be believed gets no other error, model or not, memory or not: whatever it seems to say may be damage.
+string(ASCII 127 delete)
+foreach(line "1 image 0 zz *00000000" "1 image x zz *00000000" "1 image *00000000" "1 image 0 ${pixels} 0"
+    "1 golden 9 0 *00000000" "1 reboot *00000000" "1 hello\t" "1\thello" "1 hel\rlo" "1 quit\r " "1 hello ä"
+    "1 image 0 ${delete}")
+  foreach(model good.bfe damaged.bfe)
+    expect(1 "\"error\",\"code\":\"garbled\"" ${model} "${line}")
+  endforeach()
+endforeach()
+expect(1 "\"no-model\"" damaged.bfe "1 image 0 zz")
+expect(1 "\"bad-argument\"" damaged.bfe "1 image x zz")
+file(WRITE "${WORK}/lines" "1 hello\r\n\r\n2 hello\r\r\n3 quit\r\n")
+execute_process(COMMAND "${DEVICE}" good.bfe WORKING_DIRECTORY "${WORK}" INPUT_FILE "${WORK}/lines"
+  RESULT_VARIABLE result OUTPUT_VARIABLE out)
+if(NOT result EQUAL 1 OR NOT out MATCHES "1,\"type\":\"hello\".*2,\"type\":\"error\",\"code\":\"garbled\".*3,\"type\":\"bye\"")
+  message(SEND_ERROR "carriage returns: exit ${result}\n${out}")
+endif()
 foreach(line "1 golden 0" "1 golden" "1 golden 9 0" "1 golden 0 -1" "1 profile 0 4294967296" "1 golden x 0")
   expect(1 "${first}\"error\",\"code\":\"bad-argument\"" good.bfe "${line}")
 endforeach()

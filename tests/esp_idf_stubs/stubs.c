@@ -85,12 +85,27 @@ esp_err_t usb_serial_jtag_driver_install(usb_serial_jtag_driver_config_t *config
     usb_buffer = config->tx_buffer_size;
     return config->rx_buffer_size > 64 && usb_buffer > 0 ? ESP_OK : ESP_FAIL;
 }
+static int usb_is_busy;
+/* After the first command, a program that reads again must have waited until its answer had gone. */
 int usb_serial_jtag_read_bytes(void *buf, uint32_t length, TickType_t ticks) {
-    return host_is_at_usb() ? take(buf, length, ticks) : 0;
+    static int has_read;
+    if (host_is_at_usb() && has_read && usb_is_busy)
+        exit(2);
+    const int got = host_is_at_usb() ? take(buf, length, ticks) : 0;
+    has_read |= got > 0;
+    return got;
 }
 int usb_serial_jtag_write_bytes(const void *src, size_t size, TickType_t ticks) {
     (void)ticks;
+    usb_is_busy = 1;
     return size > usb_buffer ? 0 : put(host_is_at_usb() ? STDOUT_FILENO : STDERR_FILENO, src, size);
+}
+/* Where no host listens, it would wait in vain. */
+esp_err_t usb_serial_jtag_wait_tx_done(TickType_t ticks) {
+    if (!host_is_at_usb() || ticks == 0)
+        exit(2);
+    usb_is_busy = 0;
+    return ESP_OK;
 }
 
 /* The partition */

@@ -11,6 +11,7 @@
 #include "esp_chip_info.h"
 #include "esp_cpu.h"
 #include "esp_heap_caps.h"
+#include "esp_idf_version.h"
 #include "esp_log.h"
 #include "esp_partition.h"
 #include "esp_rom_sys.h"
@@ -61,11 +62,16 @@ void bfd_write(const char *text, size_t length) {
     }
 }
 
-/* The UART is empty at the end, so that its interrupts are not in what is measured next. */
+/* What listens is empty at the end, so that its interrupts are not in what is measured next. Before ESP-IDF 5.4 the USB
+   driver has no way to wait for that; before the first command nobody may have opened the port, and nobody waits. */
 void bfd_flush(void) {
     if (output_length != 0)
         send();
     (void)uart_wait_tx_done(UART_NUM_0, portMAX_DELAY);
+#if ESP_IDF_VERSION >= ESP_IDF_VERSION_VAL(5, 4, 0)
+    if (listener == TO_USB)
+        (void)usb_serial_jtag_wait_tx_done(pdMS_TO_TICKS(USB_PATIENCE_MS));
+#endif
 }
 
 /* Waits for one tick at the link that spoke last and not at all at the other one, in turns. */

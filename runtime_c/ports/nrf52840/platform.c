@@ -17,6 +17,8 @@
 #define CLOCK_START_CRYSTAL NRF_REGISTER(0x40000000)
 #define CLOCK_CRYSTAL_STARTED NRF_REGISTER(0x40000100)
 
+#define FLASH_CACHE NRF_REGISTER(0x4001E540) /* NVMC.ICACHECNF: of instructions and constants fetched from flash */
+
 #define TIMER0_START NRF_REGISTER(0x40008000)
 #define TIMER0_STOP NRF_REGISTER(0x40008004)
 #define TIMER0_CLEAR NRF_REGISTER(0x4000800C)
@@ -46,6 +48,7 @@ void nrf52840_start_clock(void) {
     has_clock = starts_counting();
     if (!has_clock)
         return;
+    FLASH_CACHE = 1;
     CLOCK_CRYSTAL_STARTED = 0;
     CLOCK_START_CRYSTAL = 1;
     while (CLOCK_CRYSTAL_STARTED == 0) {

@@ -109,14 +109,8 @@ __attribute__((naked, noreturn)) static void on_fault(void) {
 __attribute__((noreturn, used)) void nrf52840_fault(void) {
     const uint32_t cause = CFSR;
     const int is_illegal = (cause & (CFSR_UNDEFINED_INSTRUCTION | CFSR_NO_COPROCESSOR)) != 0;
-    if (is_illegal) {
-        bfd_write("\n", 1); /* whatever line was being written is over */
-        bfd_answer answer = bfd_begin(0, "error");
-        bfd_put_text(&answer, "code", "illegal-instruction");
-        bfd_put_text(&answer, "message", "built for another processor than this one");
-        bfd_put_text(&answer, "cpu", bfd_cpu());
-        bfd_end(&answer);
-    }
+    if (is_illegal)
+        bfd_illegal_instruction(NULL);
     bfd_flush();
     nrf52840_close_console(is_illegal ? 132 : 139);
     AIRCR = AIRCR_KEY | AIRCR_RESET;

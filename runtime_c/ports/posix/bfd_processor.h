@@ -8,7 +8,4 @@ const char *bfd_processor_name(void);
 /* What the compiler was allowed to use and this processor lacks, in words; NULL if nothing is known to be missing. */
 const char *bfd_missing_feature(void);
 
-/* Tells the host that the program was built for a newer processor: it lacks `feature`. */
-void bfd_refuse_processor(const char *feature);
-
 #endif

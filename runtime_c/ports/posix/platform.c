@@ -9,6 +9,7 @@
 #define _POSIX_C_SOURCE 200809L
 #endif
 
+#include "bfd_line.h"
 #include "bfd_platform.h"
 #include "bfd_processor.h"
 #include "bfedge.h"
@@ -150,11 +151,20 @@ static int map_model(const char *path) {
     return 0;
 }
 
+/* The compiler may have put what is missing into the functions that say so, too: then it is said as far as it goes. */
+static void refuse_processor(const char *missing) {
+    static volatile sig_atomic_t is_said;
+    if (!is_said) {
+        is_said = 1;
+        bfd_illegal_instruction(missing);
+    }
+    _exit(132);
+}
+
 /* Not asynchronous: the signal is about the instruction that the thread has just tried. */
 static void on_illegal_instruction(int number) {
     (void)number;
-    bfd_refuse_processor("an instruction that this processor does not have");
-    _exit(132);
+    refuse_processor("an instruction that the program needs");
 }
 
 static void *serve(void *status) {
@@ -168,10 +178,13 @@ int main(int argc, char **argv) {
         return argc == 2 && strcmp(argv[1], "--help") == 0 ? 0 : 1;
     }
     signal(SIGPIPE, SIG_IGN);
-    signal(SIGILL, on_illegal_instruction);
+    static struct sigaction on_illegal; /* static: clearing it needs no instructions */
+    on_illegal.sa_handler = on_illegal_instruction;
+    on_illegal.sa_flags = SA_NODEFER;
+    sigaction(SIGILL, &on_illegal, NULL);
     const char *const missing = bfd_missing_feature();
     if (missing != NULL)
-        return bfd_refuse_processor(missing), 132;
+        refuse_processor(missing);
     if (map_model(argv[1]) != 0)
         return 1;
     arguments = argc > 2 ? argv + 2 : NULL;

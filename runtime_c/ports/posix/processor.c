@@ -1,5 +1,3 @@
-#include "bfd_line.h"
-#include "bfd_platform.h"
 #include "bfd_processor.h"
 
 #include <stdint.h>
@@ -10,17 +8,9 @@
 #ifdef __linux__
 #include <sys/auxv.h>
 #endif
-
-void bfd_refuse_processor(const char *feature) {
-    bfd_write("\n", 1); /* whatever line was being written is over */
-    bfd_answer answer = bfd_begin(0, "error");
-    bfd_put_text(&answer, "code", "illegal-instruction");
-    bfd_put_text(&answer, "message", "built for a newer CPU than this one");
-    bfd_put_text(&answer, "missing", feature);
-    bfd_put_text(&answer, "cpu", bfd_processor_name());
-    bfd_put_text(&answer, "flags", BFD_FLAGS);
-    bfd_end(&answer);
-}
+#if defined(__x86_64__) || defined(__i386__)
+#include <cpuid.h>
+#endif
 
 #if defined(__linux__) && defined(__aarch64__)
 
@@ -90,24 +80,34 @@ const char *bfd_missing_feature(void) {
     return NULL;
 }
 
-#elif (defined(__x86_64__) || defined(__i386__)) && (defined(__clang__) || defined(__GNUC__))
+#elif defined(__x86_64__) || defined(__i386__)
 
+/* Bits of the register XCR0: what the system saves when it switches tasks. */
+enum { SAVES_AVX = 0x06, SAVES_AVX512 = 0xE6 };
+
+/* Asked of the processor itself: __builtin_cpu_supports knows of nothing in zig's C library. */
 const char *bfd_missing_feature(void) {
-    __builtin_cpu_init();
+    unsigned basic = 0, extended = 0, states = 0, ignored, other;
+    if (__get_cpuid(1, &ignored, &other, &basic, &ignored) && (basic & bit_OSXSAVE))
+        __asm__ volatile("xgetbv" : "=a"(states), "=d"(ignored) : "c"(0));
+    (void)__get_cpuid_count(7, 0, &ignored, &extended, &other, &ignored);
+    /* Registers that the system does not save must not be used. */
+    const unsigned has_avx = (states & SAVES_AVX) == SAVES_AVX, has_avx512 = (states & SAVES_AVX512) == SAVES_AVX512;
+    (void)has_avx, (void)has_avx512;
 #ifdef __AVX512F__
-    if (!__builtin_cpu_supports("avx512f"))
+    if (!has_avx512 || !(extended & bit_AVX512F))
         return "AVX-512";
 #endif
 #ifdef __AVX2__
-    if (!__builtin_cpu_supports("avx2"))
+    if (!has_avx || !(extended & bit_AVX2))
         return "AVX2";
 #endif
 #ifdef __FMA__
-    if (!__builtin_cpu_supports("fma"))
+    if (!has_avx || !(basic & bit_FMA))
         return "FMA";
 #endif
 #ifdef __SSE4_2__
-    if (!__builtin_cpu_supports("sse4.2"))
+    if (!(basic & bit_SSE4_2))
         return "SSE 4.2";
 #endif
     return NULL;

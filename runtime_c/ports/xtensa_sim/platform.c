@@ -85,13 +85,7 @@ void xtensa_start(void) {
 
 /* Ends with 128 + the number of the signal that a program on Linux would have got. */
 void xtensa_fault(uint32_t cause) {
-    if (cause == CAUSE_ILLEGAL_INSTRUCTION) {
-        bfd_write("\n", 1); /* whatever line was being written is over */
-        bfd_answer answer = bfd_begin(0, "error");
-        bfd_put_text(&answer, "code", "illegal-instruction");
-        bfd_put_text(&answer, "message", "built for another processor than this one");
-        bfd_put_text(&answer, "cpu", bfd_cpu());
-        bfd_end(&answer);
-    }
+    if (cause == CAUSE_ILLEGAL_INSTRUCTION)
+        bfd_illegal_instruction(NULL);
     end(cause == CAUSE_ILLEGAL_INSTRUCTION ? 132 : 139);
 }

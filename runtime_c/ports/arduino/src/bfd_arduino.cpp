@@ -10,9 +10,14 @@ extern "C" {
 #include "bfd_platform.h"
 }
 
-/* What of the stack below bfedge_serve is painted and measured. Cores give a sketch at least this much: 8 KiB on the
- * ESP32, more on mbed; elsewhere the stack takes what the data leave. */
+/* What of the stack below bfedge_serve is painted and measured: only where the core runs a sketch in a thread whose
+ * stack is known to be larger, 8 KiB on the ESP32 and 32 KiB on mbed. Elsewhere data may lie there: nothing is painted,
+ * and the stack is reported as unknown. */
+#if defined(ARDUINO_ARCH_MBED) || defined(ARDUINO_ARCH_ESP32)
 static const size_t STACK_BYTES = 4096;
+#else
+static const size_t STACK_BYTES = 0;
+#endif
 
 alignas(BFE_ALIGNMENT) static uint8_t arena[BFEDGE_ARENA_BYTES];
 static Stream *stream;

@@ -20,10 +20,13 @@ AS_WRITTEN void *memcpy(void *restrict to, const void *restrict from, size_t siz
 AS_WRITTEN void *memmove(void *to, const void *from, size_t size) {
     uint8_t *const t = to;
     const uint8_t *const f = from;
-    if ((uintptr_t)to <= (uintptr_t)from)
-        return memcpy(to, from, size); /* front to back */
-    for (size_t i = size; i-- > 0;)
-        t[i] = f[i];
+    if ((uintptr_t)to <= (uintptr_t)from) {
+        for (size_t i = 0; i < size; i++)
+            t[i] = f[i];
+    } else {
+        for (size_t i = size; i-- > 0;)
+            t[i] = f[i];
+    }
     return to;
 }
 
