@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint requirements.lock
-RUNTIME := $(shell find runtime_c -name '*.[ch]') runtime_c/CMakeLists.txt runtime_c/cmake/install.cmake
+RUNTIME := $(shell find runtime_c devices -type f -not -path "*/build*") 
 
 .PHONY: help demo test quick check format clean
 .DEFAULT_GOAL := help
@@ -21,7 +21,7 @@ test: $(VENV)/dev ## Run all tests (set up on the first call)
 	$(BIN)/python -m pytest $(ARGS)
 
 quick: $(VENV)/dev ## Run the tests that take no more than a few seconds each
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -m "not slow" --numprocesses 3 $(ARGS)
 
 check: $(VENV)/dev ## Lint, type check and formatting, Python and C
 	$(BIN)/ruff check .
