@@ -223,6 +223,17 @@ def test_the_whole_project_is_written_and_read_back(built: Path, board: Start, c
     assert "".join(capfd.readouterr()) == ""
 
 
+@pytest.mark.slow
+def test_a_line_that_only_carries_small_pieces_is_read_in_small_pieces(
+    built: Path, board: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mock as it comes waits 50 ms for each acknowledgement, in which a socket does not carry the usual 4 KiB."""
+    started = board()
+    monkeypatch.setattr(mock_server, "_CLIENT_RECV_TIMEOUT", 0.05)
+    assert flash(built, started.port)["files"]
+    assert flash(built, started.port, model_only=True)["files"]
+
+
 def test_model_only_replaces_the_model_and_nothing_else(project: Path, board: Start) -> None:
     chip = board()
     flash(project, chip.port)

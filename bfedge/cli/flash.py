@@ -62,8 +62,16 @@ def command(
         return
     rows = table(f"{exported.profile.name}", "")
     for name, value in figures.items():
-        rows.add_row(name.replace("_", " "), count(value) if isinstance(value, int) else str(value))
+        if name == "files":
+            for file in value:
+                rows.add_row(f"{file['name']} at {file['offset']:#x}", f"{count(file['bytes'])} bytes, read back")
+        elif isinstance(value, bool):
+            rows.add_row(name, "yes" if value else "no")
+        else:
+            rows.add_row(name.replace("_", " "), count(value) if isinstance(value, int) else str(value))
     out.print(rows)
+    if figures.get("reset") is False:
+        out.print("press the board's reset button: this line has no wire for it")
 
 
 def flash_linux(exported: Exported, host: str | None, model_only: bool) -> dict[str, Any]:

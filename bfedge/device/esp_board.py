@@ -13,11 +13,13 @@ from bfedge.errors import BfedgeError
 
 BAUD = 460800
 """While flashing. USB has no baud rate and ignores it"""
-READ_BYTES = 0x10000
-"""Read at once; after an error on the line only this much is read again"""
+READ_BYTES = (0x10000, 0x400, 0x100)
+"""Pieces that flash is read in: smaller ones where a line spoils large ones, or the other end waits less for each
+acknowledgement than they take
+"""
 WRITE_BYTES = 0x20000
 """Written at once, whole sectors; progress is told in between"""
-READ_ATTEMPTS = 3
+READ_ATTEMPTS = 4
 
 
 class Board:
@@ -28,6 +30,8 @@ class Board:
         self.esp = esp
         self.port = port
         self.progress = progress
+        self.read_size = 0
+        """Index in READ_BYTES"""
         self.doing: str | None = None
         """What the board is being changed by, for messages"""
 
@@ -49,21 +53,22 @@ class Board:
         return int(self.esptool.util.flash_size_bytes(size))
 
     def read(self, offset: int, size: int, what: str = "") -> bytes:
-        """Reads flash in pieces; a piece that the line has spoilt is read again."""
+        """Reads flash in pieces; a piece that the line has spoilt is read again, and from then on in smaller ones."""
         data = bytearray()
         while len(data) < size:
-            data += self.read_piece(offset + len(data), min(READ_BYTES, size - len(data)))
+            data += self.read_piece(offset + len(data), size - len(data))
             if what and self.progress:
                 self.progress(f"reading {what} back", len(data), size)
         return bytes(data)
 
-    def read_piece(self, offset: int, size: int) -> bytes:
+    def read_piece(self, offset: int, most: int) -> bytes:
         for attempt in range(1, READ_ATTEMPTS + 1):
             try:
-                return bytes(self.esp.read_flash(offset, size))
+                return bytes(self.esp.read_flash(offset, min(READ_BYTES[self.read_size], most)))
             except self.esptool.util.FatalError:
                 if attempt == READ_ATTEMPTS:
                     raise
+                self.read_size = min(self.read_size + 1, len(READ_BYTES) - 1)
                 self.esp.flush_input()
         raise AssertionError("unreachable")
 

@@ -66,7 +66,7 @@ def write_nrf52840(folder: Path, profile: Profile, packed: bytes, fitted: Fit, c
     """Firmware for a debug probe or Arduino's bootloader (.hex, .bin, .elf) and for a UF2 bootloader, and an Arduino
     library that holds the same program and model.
     """
-    from bfedge.device.firmware import build_firmware
+    from bfedge.device.firmware import FLAGS, build_firmware
     from bfedge.device.flash_images import write_images
     from bfedge.export.arduino import write_library
 
@@ -98,7 +98,7 @@ def write_nrf52840(folder: Path, profile: Profile, packed: bytes, fitted: Fit, c
     write_library(folder / "arduino" / "bfedge", runtime, packed, profile, fitted.tile)
     sizes = {f.name: getattr(firmware, f.name) for f in dataclasses.fields(firmware) if f.name != "elf"}
     return {
-        "compiler": {"version": compiler.compiler.version, "flags": list(compiler.target)},
+        "compiler": {"version": compiler.compiler.version, "flags": [*compiler.target, *FLAGS]},
         "firmware": {**sizes, "ram_bytes": firmware.ram_bytes},
         "notes": [
             f"firmware: {firmware.runtime_bytes:,} bytes of flash for the runtime, "
