@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from bfedge.cli.boards import board_line, board_options, exported_for
+from bfedge.cli.boards import board_options, exported_for
 from bfedge.cli.output import count, json_option, out, print_json, table, track
 from bfedge.cli.profile import show_what_counts
 from bfedge.errors import BfedgeError
 
 if TYPE_CHECKING:
-    from bfedge.device.board import Board
+    from bfedge.device.board import Board, Line
 
 
 @click.command("bench")
@@ -28,11 +28,7 @@ def command(
     model: Path,
     target: str | None,
     runs: int,
-    emulate: bool,
-    host: str | None,
-    port: str | None,
-    baud: int,
-    timeout: float | None,
+    line: Line,
     as_json: bool,
 ) -> None:
     """Time inferences of MODEL on a board, by the board's own clock, over its golden cases in turn.
@@ -43,7 +39,6 @@ def command(
     from bfedge.device.board import open_board
     from bfedge.measure.board import demand_identity
 
-    line = board_line(emulate, host, port, baud, timeout)
     with exported_for(model, target) as exported, open_board(exported, line, counting=True) as board:
         demand_identity(board.hello, exported)
         if board.hello.model is None or board.hello.model.golden == 0:

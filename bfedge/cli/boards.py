@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,11 +19,17 @@ if TYPE_CHECKING:
     from bfedge.device.board import Line
     from bfedge.device.exported import Exported
 
-Command = TypeVar("Command", bound=Callable[..., Any])
 
+def board_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--emulate, --host, --port, --baud, --timeout; the command takes them as one `line`."""
 
-def board_options(command: Command) -> Command:
-    """--emulate, --host, --port, --baud, --timeout."""
+    @functools.wraps(command)
+    def with_line(
+        emulate: bool, host: str | None, port: str | None, baud: int, timeout: float | None, **others: Any
+    ) -> Any:
+        return command(line=board_line(emulate, host, port, baud, timeout), **others)
+
+    wrapped: Callable[..., Any] = with_line
     for option in reversed(
         [
             click.option("--emulate", is_flag=True, help="Run the board's program in QEMU on this machine."),
@@ -35,8 +42,8 @@ def board_options(command: Command) -> Command:
                          help="Seconds to wait for an answer [default: by the kind of request]."),
         ]
     ):  # fmt: skip
-        command = option(command)
-    return command
+        wrapped = option(wrapped)
+    return wrapped
 
 
 @contextmanager

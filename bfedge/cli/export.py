@@ -103,7 +103,7 @@ def export_model(
     elif is_folder(path):
         raise BfedgeError(f"`{path}` is a folder", "give a checkpoint (.pt, .safetensors) or a packed file (.bfe)")
     else:
-        lowered, images, what, why_noise = packed_model(path, data, cases)
+        lowered, images, what, why_noise = open_packed(path, data, cases)
     manifest = export_folder(lowered, images, Source(path, what), folder, profile, tile, cc)
     return manifest, f"{len(images)} {what}{f' ({why_noise})' if why_noise else ''}"
 
@@ -122,7 +122,7 @@ def show_files(folder: Path, manifest: dict[str, Any]) -> None:
     out.print(files)
 
 
-def packed_model(path: Path, data: str | None, cases: int) -> tuple[LoweredViT, NDArray[np.uint8], str, str]:
+def open_packed(path: Path, data: str | None, cases: int) -> tuple[LoweredViT, NDArray[np.uint8], str, str]:
     """A .bfe file, with its own golden inputs unless others are asked for."""
     from bfedge.packed.reader import unpack
 

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from bfedge.cli.boards import board_line, board_options, exported_for
+from bfedge.cli.boards import board_options, exported_for
 from bfedge.cli.output import count, json_option, out, print_json, table
 
 if TYPE_CHECKING:
+    from bfedge.device.board import Line
     from bfedge.measure.board_profile import BoardProfile
 
 
@@ -24,11 +25,7 @@ if TYPE_CHECKING:
 def command(
     model: Path,
     target: str | None,
-    emulate: bool,
-    host: str | None,
-    port: str | None,
-    baud: int,
-    timeout: float | None,
+    line: Line,
     as_json: bool,
 ) -> None:
     """Run MODEL on a board and show what the board measured: time or executed instructions by stage, workspace,
@@ -40,7 +37,6 @@ def command(
     from bfedge.measure.board import demand_identity
     from bfedge.measure.board_profile import profile_board
 
-    line = board_line(emulate, host, port, baud, timeout)
     with exported_for(model, target) as exported, open_board(exported, line, counting=True) as board:
         demand_identity(board.hello, exported)
         found = profile_board(board, exported.tile)

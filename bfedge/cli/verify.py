@@ -12,7 +12,7 @@ import click
 import numpy as np
 from rich.text import Text
 
-from bfedge.cli.boards import board_line, board_options, exported_for
+from bfedge.cli.boards import board_options, exported_for
 from bfedge.cli.models import TERNARY_ENCODINGS, is_checkpoint, lower_checkpoint, open_checkpoint, packed_bytes
 from bfedge.cli.output import json_option, out, print_json, track, words
 from bfedge.errors import BfedgeError
@@ -53,11 +53,7 @@ def command(
     images: int | None,
     ternary: str,
     max_drop: float,
-    emulate: bool,
-    host: str | None,
-    port: str | None,
-    baud: int,
-    timeout: float | None,
+    line: Line,
     as_json: bool,
 ) -> int:
     """Prove that the deployed MODEL computes what it should.
@@ -66,13 +62,12 @@ def command(
     reference's bits, on this machine and on the board; torch and ONNX are compared with the deployed model. Exit
     status 1 if anything is off.
     """
-    line = board_line(emulate, host, port, baud, timeout)
     if math.isnan(max_drop):
         raise BfedgeError("--max-drop nan is no number of points")
     if is_checkpoint(model):
         checkpoint_path = checkpoint_path or model
     checkpoint = open_checkpoint(checkpoint_path) if checkpoint_path else None
-    on_board = bool(emulate or host or port or target)
+    on_board = bool(line.emulate or line.host or line.port or target)
     packed = packed_model(model, checkpoint, ternary)
     subject = Subject(packed, checkpoint, data)
     checks = list(check_here(model, subject, ternary, max_drop))
