@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from bfedge.device.compiler import runtime_sources
-from bfedge.device.host import HostModel
+from bfedge.device.host import IN_PLACE, HostModel
 from bfedge.device.profile import load_profile
 from bfedge.export.arduino import write_library
 from bfedge.lowered import reference
@@ -147,8 +147,8 @@ def test_the_device_sketch_answers_with_the_reference_bits(
         assert by_id[30 + i]["logits"] == expected
     profile = by_id[20]
     assert profile["workspace"] == {
-        "stated": HostModel(packed).workspace_bytes(1),
-        "used": HostModel(packed).workspace_bytes(1),
+        "stated": HostModel(packed, kernels=IN_PLACE).workspace_bytes(1),
+        "used": HostModel(packed, kernels=IN_PLACE).workspace_bytes(1),
         "intact": True,
     }
     if on_host:  # a core whose stack nobody knows
@@ -186,7 +186,7 @@ def test_the_device_sketch_has_memory_for_the_tile_and_no_larger_one(
     make_library: Callable[..., Path], tmp_path: Path
 ) -> None:
     packed = packed_model(4)
-    runtime = HostModel(packed)
+    runtime = HostModel(packed, kernels=IN_PLACE)
     assert runtime.arena_bytes(0) > runtime.arena_bytes(1)
     command = build_sketch(make_library(packed, 1), "Device", tmp_path / "build", on_host=True)
     result = run(command, input="1 golden 0 1\n2 golden 0 0\n3 quit\n")

@@ -16,8 +16,8 @@ from msgspec.structs import replace as replace_struct
 from bfedge.cli.bench import count_instructions
 from bfedge.device.board import Line, open_board
 from bfedge.device.exported import Exported, read_exported, sha256
-from bfedge.device.fit import fit
-from bfedge.device.host import HostModel
+from bfedge.device.fit import fit, needs_of
+from bfedge.device.host import IN_PLACE, HostModel, kernels_on
 from bfedge.device.profile import Quantity, known_profiles, load_profile
 from bfedge.errors import BfedgeError
 from bfedge.export.folder import Source, export_folder
@@ -62,15 +62,8 @@ def with_model(board: Exported, seed: int, folder: Path) -> tuple[Exported, byte
     """The same export with another model; Linux boards read it from a file, firmware is linked with it."""
     model = random_lowered(seed)
     packed = pack(model, golden_vectors(model, random_images(model, 3, seed)))
-    runtime = HostModel(packed)
-    tile = fit(
-        board.profile,
-        len(packed),
-        runtime.workspace_bytes,
-        model.shape.tokens,
-        runtime.around_workspace_bytes,
-        seed % 4 or None,
-    ).tile
+    runtime = HostModel(packed, kernels=kernels_on(board.profile))
+    tile = fit(board.profile, needs_of(packed), seed % 4 or None).tile
     copy = folder / f"{seed}"
     copy.mkdir()
     for name in ("runtime", "bfedge-device"):
@@ -199,7 +192,7 @@ def test_a_board_of_ones_own_has_its_own_memories(tmp_path: Path) -> None:
     source = tmp_path / "random.bfe"
     model = random_lowered(3)
     source.write_bytes(pack(model))
-    needed = HostModel(pack(model)).arena_bytes(1)
+    needed = HostModel(pack(model), kernels=IN_PLACE).arena_bytes(1)
     size = needed + 1024  # which is less than the stack takes
     small = replace_struct(sram, bytes=Quantity(size, "this test"), usable=Quantity(1.0, "this test"))
     own = replace_struct(profile, name="own", aliases=(), memories=(flash, small))

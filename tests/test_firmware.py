@@ -20,7 +20,7 @@ import pytest
 from bfedge.device.compiler import Compiler, find_target_compiler, runtime_sources
 from bfedge.device.firmware import Firmware, build_firmware, find_xtensa_compiler, read_firmware
 from bfedge.device.flash_images import write_images
-from bfedge.device.host import HostModel
+from bfedge.device.host import IN_PLACE, HostModel
 from bfedge.device.profile import load_profile
 from bfedge.errors import BfedgeError
 from bfedge.packed.golden import golden_vectors
@@ -147,7 +147,7 @@ def test_firmware_computes_the_bits_of_the_reference_in_the_stated_memory(
     target: Target, seed: int, build: Any, library: Path
 ) -> None:
     data = packed(seed)
-    host = HostModel(data, library)
+    host = HostModel(data, library, IN_PLACE)
     firmware = build(target, data, memory_of(host))
     questions = ["1 hello", "2 golden 0 0", "3 golden 1 0", "4 golden 2 1", "5 profile 0 0", "6 profile 2 1", "7 quit"]
     answers, status = talk(target.command("-kernel", str(firmware.elf)), *questions)
@@ -171,7 +171,7 @@ def test_firmware_computes_the_bits_of_the_reference_in_the_stated_memory(
 @pytest.mark.slow
 def test_a_model_like_digits_runs_in_64_kib_of_ram_by_40_kib_of_code(target: Target, build: Any, library: Path) -> None:
     data = packed(3, **DIGITS)
-    firmware = build(target, data, memory_of(HostModel(data, library)))
+    firmware = build(target, data, memory_of(HostModel(data, library, IN_PLACE)))
     answers, status = talk(target.command("-kernel", str(firmware.elf)), "1 golden 0 0", "2 profile 1 0")
     assert status == 0
     assert [a["differing"] for a in answers if "differing" in a] == [0, 0]
@@ -363,7 +363,7 @@ def test_images_hold_the_same_bytes(nano: Target, build: Any, tmp_path: Path, of
 @pytest.mark.slow
 def test_the_image_behind_a_bootloader_runs(nano: Target, build: Any, tmp_path: Path, library: Path) -> None:
     data = packed(2)
-    firmware = build(nano, data, memory_of(HostModel(data, library)), app_offset=0x10000)
+    firmware = build(nano, data, memory_of(HostModel(data, library, IN_PLACE)), app_offset=0x10000)
     (image,) = write_images(firmware.elf, tmp_path, "nano", ("bin",))
     jump = tmp_path / "jump.bin"  # what a bootloader does: it takes stack and start from the program's first words
     jump.write_bytes(image.read_bytes()[:8])

@@ -16,8 +16,8 @@ import msgspec
 import pytest
 
 from bfedge.cli import main
-from bfedge.device.fit import Fit, fit
-from bfedge.device.host import HostModel
+from bfedge.device.fit import Fit, Need, fit
+from bfedge.device.host import IN_PLACE, HostModel
 from bfedge.device.profile import Profile, Quantity, known_profiles, load_profile, profile_folder
 from bfedge.errors import BfedgeError
 from bfedge.packed.writer import pack
@@ -253,7 +253,7 @@ def workspace(tile: int) -> int:
 
 
 def fitted(board: Profile, model: int = 5000, tile: int | None = None) -> Fit:
-    return fit(board, model, workspace, 16, 64, tile)
+    return fit(board, lambda _: Need(model, workspace, 64, 16), tile)
 
 
 def test_a_model_fits_to_the_byte() -> None:
@@ -330,13 +330,14 @@ def test_everything_fits_this_machine() -> None:
 def test_the_runtimes_own_workspace_decides(seed: int) -> None:
     model = random_lowered(seed)
     packed = pack(model)
-    runtime = HostModel(packed)
+    runtime = HostModel(packed, kernels=IN_PLACE)
     tokens = model.shape.tokens
     sizes = [runtime.workspace_bytes(tile) for tile in range(1, tokens + 1)]
     assert sizes == sorted(sizes)  # what the search relies on
     assert sizes[-1] == runtime.workspace_bytes(0)
     for room in {size + extra for size in sizes for extra in (0, 15)}:
-        chosen = fit(small_board(len(packed), room), len(packed), runtime.workspace_bytes, tokens, 0, None).tile
+        need = Need(len(packed), runtime.workspace_bytes, 0, tokens)
+        chosen = fit(small_board(len(packed), room), lambda _: need, None).tile  # noqa: B023
         assert runtime.workspace_bytes(chosen) <= room
         assert chosen == 0 or runtime.workspace_bytes(chosen + 1) > room
 

@@ -21,13 +21,20 @@ if TYPE_CHECKING:
 
 
 def board_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--emulate, --host, --port, --baud, --timeout; the command takes them as one `line`."""
+    """--emulate, --host, --port, --baud, --timeout, --threads, --kernels; the command takes them as one `line`."""
 
     @functools.wraps(command)
     def with_line(
-        emulate: bool, host: str | None, port: str | None, baud: int, timeout: float | None, **others: Any
+        emulate: bool,
+        host: str | None,
+        port: str | None,
+        baud: int,
+        timeout: float | None,
+        threads: int,
+        kernels: str | None,
+        **others: Any,
     ) -> Any:
-        return command(line=board_line(emulate, host, port, baud, timeout), **others)
+        return command(line=board_line(emulate, host, port, baud, timeout, threads, kernels), **others)
 
     wrapped: Callable[..., Any] = with_line
     for option in reversed(
@@ -40,6 +47,10 @@ def board_options(command: Callable[..., Any]) -> Callable[..., Any]:
                          help="Speed of the serial port."),
             click.option("--timeout", type=click.FloatRange(1, 86_400),
                          help="Seconds to wait for an answer [default: by the kind of request]."),
+            click.option("--threads", type=click.IntRange(1, 64), default=1, show_default=True,
+                         help="Threads that share the work, on Linux boards."),
+            click.option("--kernels", metavar="NAME",
+                         help="The runtime's kernels, on Linux boards [default: the fastest of its processor]."),
         ]
     ):  # fmt: skip
         wrapped = option(wrapped)
@@ -68,7 +79,15 @@ def exported_for(model: Path, target: str | None, ternary: str = "2bit", data: s
         yield read_exported(folder)
 
 
-def board_line(emulate: bool, host: str | None, port: str | None, baud: int, timeout: float | None) -> Line:
+def board_line(
+    emulate: bool,
+    host: str | None,
+    port: str | None,
+    baud: int,
+    timeout: float | None,
+    threads: int,
+    kernels: str | None,
+) -> Line:
     """Where the options say the board is."""
     from bfedge.device.board import Line
 
@@ -78,4 +97,4 @@ def board_line(emulate: bool, host: str | None, port: str | None, baud: int, tim
         raise BfedgeError("--host and --port need a value", "is a variable of the shell empty?")
     if timeout is not None and not math.isfinite(timeout):
         raise BfedgeError(f"--timeout {timeout} is no number of seconds")
-    return Line(emulate, host, port, baud, timeout)
+    return Line(emulate, host, port, baud, timeout, threads, kernels)

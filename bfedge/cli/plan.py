@@ -45,6 +45,7 @@ def command(model: Path, ternary: str, target: str | None, tile: int | None, as_
     out.print(parts)
     memory = table("\nworking memory", "\nbytes")
     memory.add_row("workspace, all tokens at once (fastest)", count(result.workspace_bytes))
+    memory.add_row("  and weights rearranged for vector instructions", count(result.prepared_bytes))
     memory.add_row("workspace, one token at a time (smallest)", count(result.workspace_bytes_smallest))
     memory.add_row("one input image", count(result.input_bytes))
     memory.add_row("logits", count(result.output_bytes))
@@ -70,13 +71,11 @@ def command(model: Path, ternary: str, target: str | None, tile: int | None, as_
 
 def fit_target(name: str, packed: bytes, target: str, tile: int | None) -> tuple[str, Fit]:
     """The board's name and where the model lies on it. Raises BfedgeError with the numbers if it does not fit."""
-    from bfedge.device.fit import fit
-    from bfedge.device.host import HostModel
+    from bfedge.device.fit import fit, needs_of
     from bfedge.device.profile import load_profile
 
-    runtime, profile = HostModel(packed), load_profile(target)
-    tokens, around = runtime.model.config.tokens, runtime.around_workspace_bytes
-    return profile.name, fit(profile, len(packed), runtime.workspace_bytes, tokens, around, tile, name)
+    profile = load_profile(target)
+    return profile.name, fit(profile, needs_of(packed), tile, name)
 
 
 def show_fit(board: str, fitted: Fit) -> None:

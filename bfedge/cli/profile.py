@@ -60,7 +60,7 @@ def show(found: BoardProfile) -> None:
 
     hello, clock = found.hello, found.clock
     out.print(f"{hello.board}, {hello.cpu}: {found.where}")
-    out.print(f"runtime {hello.runtime}, {hello.compiler}, {hello.flags}\n")
+    out.print(f"runtime {hello.runtime}, kernels {hello.kernels or 'unknown'}, {hello.compiler}, {hello.flags}\n")
 
     cycles = clock is not None and clock.unit == "cycles"
     columns = {

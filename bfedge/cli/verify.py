@@ -170,6 +170,7 @@ def check_there(exported: Exported, subject: Subject, line: Line, images: int | 
 
 def board_checks(exported: Exported, subject: Subject, line: Line, images: int | None) -> Iterable[Check]:
     from bfedge.device.board import open_board
+    from bfedge.device.host import IN_PLACE, REARRANGED, HostModel, kernels_on
     from bfedge.measure.board import check_board, check_images
     from bfedge.packed.reader import unpack
 
@@ -180,7 +181,11 @@ def board_checks(exported: Exported, subject: Subject, line: Line, images: int |
     with open_board(exported, line) as board:
         words.print(f"{board.hello.board}, {board.hello.cpu}: {board.where}")
         passed = []
-        for check in check_board(board, exported, packed, golden, subject.runtime, track):
+        rearranged = REARRANGED if board.hello.prepared else IN_PLACE  # as the user's choice of kernels has it
+        runtime = HostModel(
+            packed, kernels=rearranged if line.kernels else kernels_on(exported.profile), threads=line.threads
+        )
+        for check in check_board(board, exported, packed, golden, runtime, track):
             passed.append(check.passed)
             yield check
         if passed[0]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from bfedge.device.emulator import CannotCountError
 from bfedge.device.exported import Exported
+from bfedge.device.profile import Profile
 from bfedge.device.protocol import Hello
 from bfedge.device.session import Session
 from bfedge.device.transport import ProcessTransport, SerialTransport
@@ -35,6 +36,18 @@ class Line:
     baud: int = 115_200
     timeout: float | None = None
     """Seconds for an answer; None for the session's own"""
+    threads: int = 1
+    """That share the work"""
+    kernels: str | None = None
+    """The runtime's; None for the fastest of the board's processor"""
+
+    def program_options(self, profile: Profile) -> list[str]:
+        """Of the device program. Raises BfedgeError if something is asked for that the board does not have."""
+        options = {"--threads": str(self.threads) if self.threads > 1 else None, "--kernels": self.kernels}
+        given = {name: value for name, value in options.items() if value is not None}
+        if given and (profile.port != "posix" or self.port):
+            raise BfedgeError(f"{' and '.join(given)} cannot be chosen on {profile.name}", "only on Linux boards")
+        return [word for option in given.items() for word in option]
 
 
 @dataclass(frozen=True)
@@ -77,12 +90,13 @@ def open_board(exported: Exported, line: Line, counting: bool = False) -> Iterat
             counts_file = folder / "counts" if counting else None
             session, where = emulator_session(exported, line, folder, counts_file)
         elif line.host:
-            session, where = ssh_session(exported, line.host, line.timeout)
+            session, where = ssh_session(exported, line.host, line)
         elif line.port:
+            line.program_options(exported.profile)
             session = Session(SerialTransport(line.port, line.baud), timeout=line.timeout)
             where = f"on {line.port}"
         elif exported.profile.name == "host":
-            session, where = local_session(exported, line.timeout)
+            session, where = local_session(exported, line)
         else:
             raise BfedgeError(
                 f"where is the {exported.profile.name}?",
@@ -102,19 +116,21 @@ def open_board(exported: Exported, line: Line, counting: bool = False) -> Iterat
         yield Board(session, hello, where, line.emulate, fast, counts_file, note)
 
 
-def local_session(exported: Exported, timeout: float | None) -> tuple[Session, str]:
+def local_session(exported: Exported, line: Line) -> tuple[Session, str]:
     exported.check(PROGRAM, exported.model.name)
     program = exported.folder / PROGRAM
-    transport = ProcessTransport([str(program.resolve()), str(exported.model)], what="the exported program")
-    return Session(transport, timeout=timeout), f"this machine ({platform.system()} {platform.machine()})"
+    options = line.program_options(exported.profile)
+    command = [str(program.resolve()), *options, str(exported.model)]
+    transport = ProcessTransport(command, what="the exported program")
+    return Session(transport, timeout=line.timeout), f"this machine ({platform.system()} {platform.machine()})"
 
 
-def ssh_session(exported: Exported, host: str, timeout: float | None) -> tuple[Session, str]:
+def ssh_session(exported: Exported, host: str, line: Line) -> tuple[Session, str]:
     from bfedge.device.ssh import open_deployed
 
     if exported.profile.port != "posix":
         raise BfedgeError(f"{exported.profile.name} has no SSH", "--port /dev/tty...")
-    return open_deployed(host, exported, timeout), f"{host} over SSH"
+    return open_deployed(host, exported, line.timeout, line.program_options(exported.profile)), f"{host} over SSH"
 
 
 def emulator_session(exported: Exported, line: Line, folder: Path, counts: Path | None) -> tuple[Session, str]:
@@ -129,7 +145,7 @@ def emulator_session(exported: Exported, line: Line, folder: Path, counts: Path 
     program = exported.folder / PROGRAM if is_linux else emulated_firmware(exported, folder / "firmware.elf")
     model = exported.model if is_linux else None
     plugin = count_arguments(program, counts) if counts else []
-    command = emulator_command(profile, program, model, plugin)
+    command = emulator_command(profile, program, model, plugin, line.program_options(profile))
     transport = ProcessTransport(
         command,
         what=f"the emulated {profile.name}",

@@ -31,12 +31,18 @@ class CannotCountError(BfedgeError):
 
 
 def emulator_command(
-    profile: Profile, program: Path, model: Path | None = None, plugin: Sequence[str] = ()
+    profile: Profile,
+    program: Path,
+    model: Path | None = None,
+    plugin: Sequence[str] = (),
+    options: Sequence[str] = (),
 ) -> list[str]:
     """The command that runs `program` with the protocol on stdin and stdout.
 
     `model` is the packed file for a Linux program, and None for firmware, which carries its own. `plugin` is from
-    `counts.count_arguments`. Raises BfedgeError if QEMU is not installed or `program` can't run on it.
+    `counts.count_arguments`, `options` are the program's own.
+
+    Raises BfedgeError if QEMU is not installed or `program` can't run on it.
     """
     emulate = of(profile)
     path = find_emulator(profile)
@@ -44,7 +50,7 @@ def emulator_command(
     command = [str(path), *emulate.arguments, *plugin]
     if is_whole_machine(emulate):
         return [*command, *WHOLE_MACHINE, "-kernel", str(program.absolute())]
-    return [*command, str(program.absolute()), *([] if model is None else [str(model)])]
+    return [*command, str(program.absolute()), *options, *([] if model is None else [str(model)])]
 
 
 def find_emulator(profile: Profile) -> Path:

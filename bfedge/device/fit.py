@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from bfedge.device.host import HostModel, kernels_on
 from bfedge.device.profile import Memory, Profile, known_profiles
 from bfedge.errors import BfedgeError
 
@@ -21,7 +23,7 @@ class MemoryUse:
     name: str
     kind: str
     contents: tuple[Content, ...]
-    """What lies here; "workspace" is with the input image and the logits"""
+    """What lies here; "workspace" is with the input image, the logits, and weights that are rearranged"""
     needed: int
     room: int
     """What a model may take of it"""
@@ -33,50 +35,56 @@ class Fit:
     tile: int
     """Tokens that go through the experts together; 0 for all"""
     workspace_bytes: int
-    """For this tile, without image and logits"""
+    """For this tile, alone"""
     memories: tuple[MemoryUse, ...]
     """All of the board's, in its order; none for this machine, where everything fits"""
 
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes of a model on any board."""
+    """Bytes of a model on a board."""
 
     model: int
+    """The packed file"""
     workspace_of: Callable[[int], int]
+    """Bytes of workspace for a tile; grows with the tile"""
     extra: int
+    """What lies with the workspace: image, logits, guard, and weights that the board's kernels want rearranged"""
+    tokens: int
+    """Of one image, so the largest tile"""
 
     def working(self, tile: int) -> int:
         return self.workspace_of(tile) + self.extra
 
 
-def fit(
-    profile: Profile,
-    model_bytes: int,
-    workspace_of: Callable[[int], int],
-    tokens: int,
-    extra_bytes: int,
-    tile: int | None,
-    name: str = "model.bfe",
-) -> Fit:
+def needs_of(packed: bytes) -> Callable[[Profile], Need]:
+    """What a packed file needs on a board, by the C runtime's own word."""
+
+    @functools.cache
+    def with_kernels(kernels: str) -> Need:
+        runtime = HostModel(packed, kernels=kernels)
+        extra = runtime.around_workspace_bytes + runtime.prepared_bytes
+        return Need(len(packed), runtime.workspace_bytes, extra, runtime.model.config.tokens)
+
+    return lambda profile: with_kernels(kernels_on(profile))
+
+
+def fit(profile: Profile, need_on: Callable[[Profile], Need], tile: int | None, name: str = "model.bfe") -> Fit:
     """Where everything lies on a board.
 
     Args:
-        model_bytes: the packed file.
-        workspace_of: bytes of workspace for a tile (`HostModel.workspace_bytes`); grows with the tile.
-        tokens: of one image, so the largest tile.
-        extra_bytes: what lies with the workspace: image, logits and guard (`HostModel.around_workspace_bytes`).
+        need_on: from `needs_of`.
         tile: tokens that go through the experts together, 0 for all; None for as many as fit.
         name: of the model, for messages.
 
     Raises BfedgeError with the numbers and a way out if it does not fit.
     """
-    need = Need(model_bytes, workspace_of, extra_bytes)
-    chosen = largest_tile(profile, need, tokens) if tile is None else tile
+    need = need_on(profile)
+    chosen = largest_tile(profile, need) if tile is None else tile
     uses = None if chosen is None else place(profile, need, chosen)
     if chosen is None or uses is None:
-        raise too_large(profile, need, tokens, tile, name)
-    return Fit(chosen, workspace_of(chosen), uses)
+        raise too_large(profile, need_on, tile, name)
+    return Fit(chosen, need.workspace_of(chosen), uses)
 
 
 def place(profile: Profile, need: Need, tile: int) -> tuple[MemoryUse, ...] | None:
@@ -99,11 +107,11 @@ def place(profile: Profile, need: Need, tile: int) -> tuple[MemoryUse, ...] | No
     )
 
 
-def largest_tile(profile: Profile, need: Need, tokens: int) -> int | None:
+def largest_tile(profile: Profile, need: Need) -> int | None:
     """The largest tile that fits, 0 if all tokens do; None if not even one token does."""
     if place(profile, need, 0) is not None:
         return 0
-    fits, too_many = 0, tokens
+    fits, too_many = 0, need.tokens
     while too_many - fits > 1:
         middle = (fits + too_many) // 2
         if place(profile, need, middle) is not None:
@@ -113,14 +121,15 @@ def largest_tile(profile: Profile, need: Need, tokens: int) -> int | None:
     return fits or None
 
 
-def too_large(profile: Profile, need: Need, tokens: int, tile: int | None, name: str) -> BfedgeError:
+def too_large(profile: Profile, need_on: Callable[[Profile], Need], tile: int | None, name: str) -> BfedgeError:
+    need = need_on(profile)
     homes = profile.memories_that_hold("model")
     if not any(need.model <= memory.room for memory in homes):
         return BfedgeError(
             f"{name} is {at_least(need.model)}; {rooms(profile, homes)}",
-            "`--ternary base3` packs a checkpoint's trits smaller; " + boards_that_fit(need, tokens),
+            "`--ternary base3` packs a checkpoint's trits smaller; " + boards_that_fit(need_on),
         )
-    smaller = largest_tile(profile, need, tokens)
+    smaller = largest_tile(profile, need)
     least = 1 if tile is None else tile
     speed = {0: "all tokens at once", 1: "one token at a time"}.get(least, f"{least} tokens at a time")
     kinds = " or ".join(WORDS[memory.kind] for memory in profile.memories_that_hold("workspace"))
@@ -130,7 +139,7 @@ def too_large(profile: Profile, need: Need, tokens: int, tile: int | None, name:
     )
     if smaller:
         return BfedgeError(message, f"`--tile {smaller}` needs {at_least(need.working(smaller))}")
-    return BfedgeError(message, boards_that_fit(need, tokens))
+    return BfedgeError(message, boards_that_fit(need_on))
 
 
 def rooms(profile: Profile, memories: list[Memory], need: Need | None = None) -> str:
@@ -144,8 +153,8 @@ def rooms(profile: Profile, memories: list[Memory], need: Need | None = None) ->
     return f"{profile.name} has {' and '.join(shares)} for a model{beside}"
 
 
-def boards_that_fit(need: Need, tokens: int) -> str:
-    fitting = [p.name for p in known_profiles() if p.memories and largest_tile(p, need, tokens) is not None]
+def boards_that_fit(need_on: Callable[[Profile], Need]) -> str:
+    fitting = [p.name for p in known_profiles() if p.memories and largest_tile(p, need_on(p)) is not None]
     return f"it fits {', '.join(fitting)}" if fitting else "no board that bfedge knows has room for it"
 
 

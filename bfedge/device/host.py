@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +15,13 @@ from numpy.typing import NDArray
 import bfedge
 from bfedge.errors import BfedgeError
 
+if TYPE_CHECKING:
+    from bfedge.device.profile import Profile
+
 STAGES = ("embed", "attention", "experts", "logits")
 NO_BLOCK = 0xFFFF
 ALIGNMENT = 16
+PREPARED_ALIGNMENT = 64
 GUARD_BYTES = 16
 """That the device program keeps behind the workspace, to see whether it is left alone"""
 
@@ -46,6 +51,8 @@ class Model(ctypes.Structure):
         ("file_bytes", ctypes.c_uint32),
         ("section_count", ctypes.c_uint32),
         ("golden_count", ctypes.c_uint32),
+        ("kernels", ctypes.c_void_p),
+        ("prepared", ctypes.c_void_p),
     ]
 
 
@@ -79,7 +86,14 @@ TraceCallback = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.POINTER(Event))
 class Options(ctypes.Structure):
     """`bfe_options` of bfedge.h."""
 
-    _fields_ = [("tile_tokens", ctypes.c_uint32), ("trace", TraceCallback), ("trace_context", ctypes.c_void_p)]
+    _fields_ = [
+        ("tile_tokens", ctypes.c_uint32),
+        ("trace", TraceCallback),
+        ("trace_context", ctypes.c_void_p),
+        ("workers", ctypes.c_uint32),
+        ("parallel", ctypes.c_void_p),
+        ("parallel_context", ctypes.c_void_p),
+    ]
 
 
 class RuntimeRefusalError(BfedgeError):
@@ -98,6 +112,12 @@ def load_library(path: Path | None = None) -> ctypes.CDLL:
     found = path or installed_library()
     library = ctypes.CDLL(str(found))
     library.bfe_status_text.restype = ctypes.c_char_p
+    library.bfe_kernels_name.restype = ctypes.c_char_p
+    library.bfe_kernels_name.argtypes = [ctypes.c_uint32]
+    library.bfe_kernels_used.restype = ctypes.c_char_p
+    library.bfe_prepared_size.restype = ctypes.c_size_t
+    library.bfe_prepared_size.argtypes = [ctypes.POINTER(Model), ctypes.c_char_p]
+    library.bfe_prepare.argtypes = [ctypes.POINTER(Model), ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t]
     library.bfe_workspace_size.restype = ctypes.c_size_t
     library.bfe_workspace_size.argtypes = [ctypes.POINTER(Model), ctypes.POINTER(Options)]
     library.bfe_open.argtypes = [ctypes.POINTER(Model), ctypes.c_void_p, ctypes.c_size_t, ctypes.POINTER(Diag)]
@@ -121,10 +141,37 @@ def installed_library() -> Path:
     )
 
 
-class HostModel:
-    """A packed file opened by the C runtime. Raises RuntimeRefusalError if the runtime refuses it."""
+FASTEST = "fastest"
+IN_PLACE = "in place"
+REARRANGED = "rearranged"
 
-    def __init__(self, data: bytes, library: Path | None = None) -> None:
+
+def kernels_on(profile: Profile) -> str:
+    """Which kernels a board uses: those of Linux boards with vector instructions want weights rearranged."""
+    return {"aarch64": REARRANGED, "x86_64": REARRANGED, "any": FASTEST}.get(profile.cpu.machine, IN_PLACE)
+
+
+def usable_kernels(library: Path | None = None) -> list[str]:
+    """Names of the runtime's sets of kernels that this processor can run, fastest first."""
+    loaded = load_library(library)
+    names: list[str] = []
+    while name := loaded.bfe_kernels_name(len(names)):
+        names.append(name.decode())
+    return names
+
+
+class HostModel:
+    """A packed file opened by the C runtime.
+
+    `kernels` says what the runtime computes with: the FASTEST of this machine; those that use weights IN_PLACE, as
+    microcontrollers do; those that want them REARRANGED in memory, as processors with vectors do; or a name from
+    `usable_kernels`. `threads` share the work. Results are the same bits with all of them, and sizes depend only on
+    whether weights are rearranged, and on the threads.
+
+    Raises RuntimeRefusalError if the runtime refuses the file, and BfedgeError for unknown kernels.
+    """
+
+    def __init__(self, data: bytes, library: Path | None = None, kernels: str = FASTEST, threads: int = 1) -> None:
         self.library = load_library(library)
         self.buffer = aligned_buffer(len(data))
         ctypes.memmove(self.buffer.ctypes.data, data, len(data))
@@ -133,6 +180,60 @@ class HostModel:
         status = self.library.bfe_open(ctypes.byref(self.model), self.buffer.ctypes.data, len(data), ctypes.byref(diag))
         if status:
             raise RuntimeRefusalError(self.status_text(status), diag.rule, diag.offset)
+        self.prepared = np.empty(0, np.uint8)
+        if kernels != IN_PLACE:
+            self.prepare(self.choose(kernels, library))
+        self.threads = threads
+        self.pool = self.start_pool(threads) if threads > 1 else None
+
+    def choose(self, kernels: str, library: Path | None) -> str:
+        names = usable_kernels(library)
+        if kernels == FASTEST:
+            return names[0]
+        if kernels == REARRANGED:
+            return next(name for name in names if self.library.bfe_prepared_size(self.reference, name.encode()))
+        if kernels not in names:
+            raise BfedgeError(f"this machine has no kernels `{kernels}`", f"it has {', '.join(names)}")
+        return kernels
+
+    def prepare(self, name: str) -> None:
+        size = self.library.bfe_prepared_size(self.reference, name.encode())
+        self.prepared = aligned_buffer(size, PREPARED_ALIGNMENT)
+        status = self.library.bfe_prepare(self.reference, name.encode(), self.prepared.ctypes.data, size)
+        if status:
+            raise RuntimeRefusalError(self.status_text(status), 0, 0)
+
+    def start_pool(self, threads: int) -> ctypes.c_void_p:
+        """Threads that end with this object."""
+        start, stop = self.library.bfe_pool_start, self.library.bfe_pool_stop
+        start.restype, stop.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+        pool = start(threads)
+        if not pool:
+            raise BfedgeError(f"{threads} threads could not be started")
+        weakref.finalize(self, stop, pool)
+        return ctypes.c_void_p(pool)
+
+    @property
+    def reference(self) -> Any:
+        return ctypes.byref(self.model)
+
+    @property
+    def kernels(self) -> str:
+        """Name of the kernels in use"""
+        name: bytes = self.library.bfe_kernels_used(self.reference)
+        return name.decode()
+
+    @property
+    def prepared_bytes(self) -> int:
+        """Memory for weights that were rearranged, 0 if they are used in place"""
+        return self.prepared.nbytes
+
+    def options(self, tile_tokens: int, trace: Any = None) -> Options:
+        options = Options(tile_tokens=tile_tokens, trace=trace or TraceCallback(), workers=self.threads)
+        if self.pool:
+            options.parallel = ctypes.cast(self.library.bfe_pool_run, ctypes.c_void_p)
+            options.parallel_context = self.pool
+        return options
 
     def status_text(self, status: int) -> str:
         text: bytes = self.library.bfe_status_text(status)
@@ -140,8 +241,8 @@ class HostModel:
 
     def workspace_bytes(self, tile_tokens: int = 0) -> int:
         """What the runtime asks for to run with this tile; 0 takes all tokens at once."""
-        options = Options(tile_tokens=tile_tokens)
-        return int(self.library.bfe_workspace_size(ctypes.byref(self.model), ctypes.byref(options)))
+        options = self.options(tile_tokens)
+        return int(self.library.bfe_workspace_size(self.reference, ctypes.byref(options)))
 
     def arena_bytes(self, tile_tokens: int = 0) -> int:
         """What the device program takes of a board's memory: the workspace, and what lies around it."""
@@ -172,12 +273,18 @@ class HostModel:
                 copy = np.ctypeslib.as_array(event.values, (event.count,)).copy()
                 trace(STAGES[event.stage], None if event.block == NO_BLOCK else event.block, copy)
 
-        image = np.ascontiguousarray(image)
-        options = Options(tile_tokens=tile_tokens, trace=TraceCallback(on_stage) if trace else TraceCallback())
         workspace = aligned_buffer(self.workspace_bytes(tile_tokens))
-        logits = np.empty(config.classes, np.float32)
+        return self.run_in(workspace, image, tile_tokens, TraceCallback(on_stage) if trace else None)
+
+    def run_in(
+        self, workspace: NDArray[np.uint8], image: NDArray[np.uint8], tile_tokens: int = 0, trace: Any = None
+    ) -> NDArray[np.float32]:
+        """The same in a workspace of the caller's, from `aligned_buffer`; `trace` is a TraceCallback."""
+        image = np.ascontiguousarray(image)
+        options = self.options(tile_tokens, trace)
+        logits = np.empty(self.model.config.classes, np.float32)
         status = self.library.bfe_run(
-            ctypes.byref(self.model),
+            self.reference,
             ctypes.byref(options),
             workspace.ctypes.data,
             workspace.nbytes,
@@ -193,8 +300,8 @@ def aligned(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
-def aligned_buffer(size: int) -> NDArray[np.uint8]:
+def aligned_buffer(size: int, alignment: int = ALIGNMENT) -> NDArray[np.uint8]:
     """Uninitialised bytes at the alignment that the runtime asks for."""
-    raw = np.empty(size + ALIGNMENT, np.uint8)
-    start = -raw.ctypes.data % ALIGNMENT
+    raw = np.empty(size + alignment, np.uint8)
+    start = -raw.ctypes.data % alignment
     return raw[start : start + size]

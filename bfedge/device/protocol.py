@@ -88,6 +88,11 @@ class Hello(Answer, frozen=True, kw_only=True, tag="hello"):
     clock: Clock | None
     model: BoardModel | None
     refused: Refusal | None
+    kernels: Text | None = None
+    """In use; None from a program that does not say"""
+    prepared: Count = 0
+    """Bytes of weights rearranged for them"""
+    workers: Count = 1
     memory: BoardMemory
     stack: StackSize
 

@@ -206,9 +206,9 @@ def deploy_exported(host: str, exported: Exported) -> str:
     return deploy(host, folder, files, platform.machine() if machine == "any" else machine)
 
 
-def open_deployed(host: str, exported: Exported, timeout: float | None = None) -> Session:
-    """The same, and opens a session with the program."""
-    return open_remote(host, deploy_exported(host, exported), PROGRAM, [exported.model.name], timeout)
+def open_deployed(host: str, exported: Exported, timeout: float | None = None, options: Sequence[str] = ()) -> Session:
+    """The same, and opens a session with the program, which is given the options."""
+    return open_remote(host, deploy_exported(host, exported), PROGRAM, [*options, exported.model.name], timeout)
 
 
 def run_script(host: str, script: str, arguments: Sequence[str], seconds: float, stdin: Path | None = None) -> str:

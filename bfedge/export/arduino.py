@@ -6,7 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
-from bfedge.device.host import HostModel
+from bfedge.device.host import IN_PLACE, HostModel
 from bfedge.device.profile import Profile
 from bfedge.export.runtime_version import runtime_version
 
@@ -34,7 +34,7 @@ def write_library(folder: Path, runtime: Path, packed: bytes, profile: Profile, 
         shutil.copy(file, source)
     name_the_board(source / "bfedge_device.c", profile.name)
 
-    model = HostModel(packed)
+    model = HostModel(packed, kernels=IN_PLACE)
     (source / "bfedge_model.h").write_text(model_header(model, packed, tile))
     (source / "bfedge_model.c").write_text(model_source(packed))
     version = runtime_version(source / "bfedge.h")

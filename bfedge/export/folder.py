@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 import bfedge
 from bfedge.device.compiler import runtime_sources
 from bfedge.device.exported import MANIFEST, MANIFEST_SCHEMA, sha256
-from bfedge.device.fit import fit
-from bfedge.device.host import HostModel
+from bfedge.device.fit import fit, needs_of
+from bfedge.device.host import HostModel, kernels_on
 from bfedge.device.profile import Profile
 from bfedge.export.ports import built_later, write_port
 from bfedge.files import folder_written_whole
@@ -55,10 +55,8 @@ def export_folder(
     """
     golden = golden_vectors(model, golden_images)
     packed = pack(model, golden)
-    runtime = HostModel(packed)
-    fitted = fit(
-        profile, len(packed), runtime.workspace_bytes, model.shape.tokens, runtime.around_workspace_bytes, tile
-    )
+    fitted = fit(profile, needs_of(packed), tile)
+    runtime = HostModel(packed, kernels=kernels_on(profile))
     with folder_written_whole(out, files_of_earlier_export(out)) as folder:
         (folder / "model.bfe").write_bytes(packed)
         np.savez(folder / "golden.npz", inputs=golden.inputs, outputs=golden.outputs)
@@ -71,6 +69,7 @@ def export_folder(
             "profile": msgspec.to_builtins(profile),
             "tile": fitted.tile,
             "arena_bytes": runtime.arena_bytes(fitted.tile),
+            "prepared_bytes": runtime.prepared_bytes,
             "source": {"file": source.file.name, "sha256": sha256(source.file)},
             "golden": {"cases": len(golden.inputs), "inputs": source.golden_from},
             "format": [FORMAT_MAJOR, FORMAT_MINOR],

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from bfedge.device.compiler import compile_program, find_target_compiler
 from bfedge.device.fit import Fit
-from bfedge.device.host import HostModel
+from bfedge.device.host import IN_PLACE, HostModel
 from bfedge.device.profile import Profile
 from bfedge.errors import BfedgeError
 from bfedge.files import cache_folder
@@ -78,7 +78,7 @@ def write_nrf52840(folder: Path, profile: Profile, packed: bytes, fitted: Fit, c
             "nrf52840",
             runtime,
             packed,
-            HostModel(packed).arena_bytes(fitted.tile),
+            HostModel(packed, kernels=IN_PLACE).arena_bytes(fitted.tile),
             output,
             console="uart",
             board=profile.name,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bfedge.config import padded_width
-from bfedge.device.host import HostModel
+from bfedge.device.host import IN_PLACE, REARRANGED, HostModel
 from bfedge.lowered.model import Shape
 from bfedge.packed.layout import Kind
 from bfedge.packed.validate import CheckedFile, validate
@@ -51,9 +51,11 @@ class Plan:
     parts: dict[str, int]
     """Bytes of the file by part; they add up to file_bytes"""
     workspace_bytes: int
-    """For the fastest schedule: all tokens through the experts at once"""
+    """For the fastest schedule: weights rearranged for a processor with vectors, all tokens at once"""
+    prepared_bytes: int
+    """Of the rearranged weights, which that takes besides"""
     workspace_bytes_smallest: int
-    """With one token at a time"""
+    """With weights used as they lie in the file, and one token at a time"""
     input_bytes: int
     output_bytes: int
     paper: PaperMemory
@@ -65,14 +67,15 @@ def plan(data: bytes) -> Plan:
     """
     checked = validate(data)
     parts = file_parts(checked, len(data))
-    runtime = HostModel(data)
+    fastest, in_place = HostModel(data, kernels=REARRANGED), HostModel(data, kernels=IN_PLACE)
     shape = checked.shape
     height, width, channels = shape.image_shape
     return Plan(
         file_bytes=len(data),
         parts=parts,
-        workspace_bytes=runtime.workspace_bytes(),
-        workspace_bytes_smallest=runtime.workspace_bytes(tile_tokens=1),
+        workspace_bytes=fastest.workspace_bytes(),
+        prepared_bytes=fastest.prepared_bytes,
+        workspace_bytes_smallest=in_place.workspace_bytes(tile_tokens=1),
         input_bytes=height * width * channels,
         output_bytes=4 * shape.classes,
         paper=paper_memory(shape, parts["expert substrate"] + parts["expert angles"]),

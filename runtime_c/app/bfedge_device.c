@@ -33,6 +33,7 @@ typedef struct device {
     bfe_status status; /* of opening the model */
     bfe_diag diag;
     int has_file;
+    uint64_t prepared;                /* bytes of rearranged weights */
     uint64_t open_stack, total_stack; /* bytes or BFD_UNKNOWN */
     int failed;                       /* something asked for was not done, or came out wrong */
 } device;
@@ -72,13 +73,22 @@ static void open_model(device *d) {
     d->status = file != NULL ? bfe_open(&d->model, file, size, &d->diag) : BFE_NOT_A_MODEL;
     d->open_stack = stack_below(&here);
     note_total_stack(d);
+    if (d->status == BFE_OK)
+        d->prepared = bfd_prepare(&d->model);
+}
+
+static bfe_options options_of(uint32_t tile) {
+    bfe_options options = {0};
+    options.tile_tokens = tile;
+    bfd_divide(&options);
+    return options;
 }
 
 /* Memory for a run with this tile, image and logits included; 0 if there is no model or too little memory. */
 static int place(const device *d, uint32_t tile, memory *m) {
     if (d->status != BFE_OK)
         return 0;
-    const bfe_options options = {tile, NULL, NULL};
+    const bfe_options options = options_of(tile);
     const uint64_t image = aligned(bfe_input_size(&d->model));
     const uint64_t logits = aligned(d->model.config.classes * (uint64_t)sizeof(float));
     m->workspace_size = bfe_workspace_size(&d->model, &options);
@@ -174,6 +184,10 @@ static void answer_hello(const device *d, uint32_t id) {
     } else {
         bfd_put_null(&answer, "refused");
     }
+    const bfe_options options = options_of(0);
+    bfd_put_text(&answer, "kernels", bfe_kernels_used(&d->model));
+    bfd_put_number(&answer, "prepared", d->prepared);
+    bfd_put_number(&answer, "workers", options.workers != 0 ? options.workers : 1);
     uint64_t available = BFD_UNKNOWN;
     (void)bfd_memory(0, &available);
     bfd_open_object(&answer, "memory");
@@ -214,7 +228,7 @@ static int do_golden(device *d, uint32_t id, uint32_t index, uint32_t tile) {
     const uint8_t *input = NULL;
     const float *expected = NULL;
     uint64_t ticks;
-    const bfe_options options = {tile, NULL, NULL};
+    const bfe_options options = options_of(tile);
     if (!place(d, tile, &m))
         return answer_not_placed(d, id, &m), 0;
     if (bfe_golden(&d->model, index, &input, &expected) != BFE_OK)
@@ -277,7 +291,8 @@ static int do_profile(device *d, uint32_t id, uint32_t index, uint32_t tile) {
     const uint8_t *input = NULL;
     const float *expected = NULL;
     profiled p = {id, 0};
-    const bfe_options plain = {tile, NULL, NULL}, traced = {tile, on_stage, &p};
+    const bfe_options plain = options_of(tile);
+    bfe_options traced = plain;
     uint64_t ticks = BFD_UNKNOWN, ignored, first;
     size_t used = 0;
     int intact = 1;
@@ -291,6 +306,8 @@ static int do_profile(device *d, uint32_t id, uint32_t index, uint32_t tile) {
     if (!run_painted(d, &p, &plain, &m, input, 0xA5, &used, &intact, &stack, &ignored) ||
         !run_painted(d, &p, &plain, &m, input, 0x5A, &used, &intact, &stack, &ticks))
         return 0;
+    traced.trace = on_stage;
+    traced.trace_context = &p;
     p.start = bfd_ticks();
     bfd_mark_begin();
     if (!run(d, id, &traced, &m, input, &ignored))
@@ -338,7 +355,7 @@ static int do_image(device *d, bfd_command *command, uint32_t id) {
         return bfd_error(id, "bad-argument", "image needs a tile and the pixels in hexadecimal"), 0;
     if (!is_placed)
         return answer_not_placed(d, id, &m), 0;
-    const bfe_options options = {tile, NULL, NULL};
+    const bfe_options options = options_of(tile);
     if (given != size)
         return bfd_error(id, "bad-argument", "the pixels are not hexadecimal, or not of the model's input size"), 0;
     if (!run(d, id, &options, &m, m.image, &ticks))

@@ -4,6 +4,8 @@
  *     bfe_model model;
  *     bfe_diag diag;
  *     if (bfe_open(&model, file, file_size, &diag) != BFE_OK) { ... diag says what and where ... }
+ *     void *prepared = bfe_prepared_size(&model, NULL) bytes, if there is memory for speed; else leave this out
+ *     bfe_prepare(&model, NULL, prepared, bfe_prepared_size(&model, NULL));
  *     size_t need = bfe_workspace_size(&model, NULL);
  *     static uint8_t workspace[...] aligned to BFE_ALIGNMENT, at least `need` bytes
  *     bfe_run(&model, NULL, workspace, sizeof workspace, pixels, logits);
@@ -48,6 +50,9 @@ extern "C" {
 /* Alignment in bytes that bfe_open asks of the file and bfe_run of the workspace. */
 #define BFE_ALIGNMENT 16
 
+/* Alignment in bytes that bfe_prepare asks of its memory. */
+#define BFE_PREPARED_ALIGNMENT 64
+
 /* Bytes of stack that no function of this library exceeds, its callees included; a trace callback's own come on top. */
 #define BFE_STACK_BYTES 2048
 
@@ -68,11 +73,13 @@ typedef enum bfe_status {
 
     /* 2x: the file may be fine; this library is too old or built without what it needs. */
     BFE_TOO_NEW = 20,     /* format major version above BFE_FORMAT_MAJOR */
-    BFE_UNSUPPORTED = 21, /* a required feature, section kind, architecture or feed-forward that is unknown here */
+    BFE_UNSUPPORTED = 21, /* a required feature, section kind, architecture, feed-forward or set of kernels that is
+                             unknown here */
 
     /* 3x: the caller passed something wrong. */
-    BFE_WORKSPACE_TOO_SMALL = 30, /* ask bfe_workspace_size */
-    BFE_MISALIGNED = 31,          /* file or workspace is not aligned to BFE_ALIGNMENT */
+    BFE_WORKSPACE_TOO_SMALL = 30, /* ask bfe_workspace_size, or bfe_prepared_size */
+    BFE_MISALIGNED = 31,          /* file or workspace is not aligned to BFE_ALIGNMENT, or prepared memory not to
+                                     BFE_PREPARED_ALIGNMENT */
     BFE_BAD_ARGUMENT = 32         /* NULL where a pointer is required, or an index out of range */
 } bfe_status;
 
@@ -107,15 +114,18 @@ typedef struct bfe_config {
 } bfe_config;
 
 /*
- * An open model: pointers into the caller's file, which must stay mapped and unchanged as long as the model is used. No
- * resources are held, so there is nothing to close, and a bfe_model may be copied. Treat the fields as read-only.
+ * An open model: pointers into the caller's file, which must stay mapped and unchanged as long as the model is used,
+ * and into the memory of bfe_prepare. No resources are held, so there is nothing to close, and a bfe_model may be
+ * copied. Treat the fields as read-only.
  */
 typedef struct bfe_model {
     bfe_config config;
     const uint8_t *file;
     uint32_t file_bytes;
     uint32_t section_count;
-    uint32_t golden_count; /* golden cases in the file, 0 if it carries none */
+    uint32_t golden_count;             /* golden cases in the file, 0 if it carries none */
+    const struct bfe_kernels *kernels; /* what multiplies, see bfe_prepare */
+    const uint8_t *prepared;           /* NULL if weights are used as they lie in the file */
 } bfe_model;
 
 /*
@@ -131,6 +141,37 @@ typedef struct bfe_model {
  */
 BFE_API bfe_status bfe_open(bfe_model *model, const void *file, size_t size, bfe_diag *diag);
 
+/*
+ * Sets of kernels: the same arithmetic for different processors. After bfe_open a model is used as it lies in the file,
+ * which takes no memory and suits microcontrollers. Processors with vector instructions are many times faster on
+ * weights that are rearranged for them, once, in memory of the caller: bfe_prepare. The results' bits are the same.
+ *
+ *   in place        "dsp" (Cortex-M4, ARMv6), "tables" (plain C for speed), "c" (plain C as NUMERICS.md reads)
+ *   with memory     "avx512vnni", "avx2", "dotprod" (ARMv8.2), "neon" (ARMv8.0), "tiles" (plain C)
+ *
+ * bfe_kernels_name gives the names of those that this processor can run, fastest first; NULL after the last.
+ */
+BFE_API const char *bfe_kernels_name(uint32_t index);
+
+/* Name of the kernels that the model uses now; "none" if model is NULL or not open. */
+BFE_API const char *bfe_kernels_used(const bfe_model *model);
+
+/* Bytes that bfe_prepare needs: 0 for kernels that work in place, for names it does not know, and if model is NULL. */
+BFE_API size_t bfe_prepared_size(const bfe_model *model, const char *kernels);
+
+/*
+ * Chooses the model's kernels, and writes its weights to `memory` as they need them. May be called again.
+ *
+ *   model    from bfe_open
+ *   kernels  a name; NULL for the fastest of this processor
+ *   memory   aligned to BFE_PREPARED_ALIGNMENT; owned by the caller, and kept as long as the model is used; not used
+ * for kernels that work in place size     bytes, at least bfe_prepared_size(model, kernels)
+ *
+ * Returns BFE_OK; and without a change BFE_UNSUPPORTED for kernels that this library or processor does not have,
+ * BFE_WORKSPACE_TOO_SMALL, BFE_MISALIGNED or BFE_BAD_ARGUMENT.
+ */
+BFE_API bfe_status bfe_prepare(bfe_model *model, const char *kernels, void *memory, size_t size);
+
 /* The stages of bfe_run, in order. */
 typedef enum bfe_stage {
     BFE_STAGE_EMBED = 0,     /* residual after patch embedding, [tokens, d_model] */
@@ -142,30 +183,52 @@ typedef enum bfe_stage {
 /* A finished stage. */
 typedef struct bfe_event {
     bfe_stage stage;
-    uint32_t block;      /* 0-based; BFE_NO_BLOCK for EMBED and LOGITS */
-    const float *values; /* the stage's result, row-major; valid only during the call */
-    size_t count;        /* of values */
-    uint64_t
-        model_bytes; /* bytes of weights and tables that the stage read from the file, every pass over them counted */
+    uint32_t block;       /* 0-based; BFE_NO_BLOCK for EMBED and LOGITS */
+    const float *values;  /* the stage's result, row-major; valid only during the call */
+    size_t count;         /* of values */
+    uint64_t model_bytes; /* bytes of weights and tables that the stage read, from the file or from what bfe_prepare has
+                             written, every pass over them counted */
 } bfe_event;
 
 /* Called by bfe_run after each stage. */
 typedef void (*bfe_trace)(void *context, const bfe_event *event);
 
-/* Options of bfe_run and bfe_workspace_size; NULL or all zero gives the defaults. */
+/*
+ * Runs task(argument, 0), ..., task(argument, count - 1), in any order, at once if it can, and returns when all are
+ * done. On POSIX systems bfe_pool.h has one that does so on threads.
+ */
+typedef void (*bfe_parallel)(void *context, void (*task)(void *argument, uint32_t index), void *argument,
+                             uint32_t count);
+
+/* Options of bfe_run and bfe_workspace_size; NULL or all zero gives the defaults. The result's bits do not depend on
+   any of them. */
 typedef struct bfe_options {
-    /* Tokens that go through the experts together, 1..tokens; 0 (or more) means all. Fewer need less workspace and
-       expand the rotation tables more often. The result's bits do not depend on it. */
+    /* Tokens that go through the experts together, 1..tokens; 0 (or more) means all. Fewer need less workspace, expand
+       the rotation tables more often, and pass over the weights more often. */
     uint32_t tile_tokens;
     bfe_trace trace;     /* may be NULL */
     void *trace_context; /* passed through to trace */
+
+    /* Parts that the tokens are divided into, each with a workspace of its own; at most BFE_MOST_WORKERS. 0 and 1: no
+       division. */
+    uint32_t workers;
+    bfe_parallel parallel;  /* runs the parts; NULL runs them one after the other */
+    void *parallel_context; /* passed through to parallel */
 } bfe_options;
 
+enum { BFE_MOST_WORKERS = 64 };
+
 /*
- * Bytes of workspace that bfe_run needs for this model and these options: exact, not a bound. 0 if model is NULL or the
- * size does not fit a size_t.
+ * Bytes of workspace that bfe_run needs for this model, its kernels and these options: exact, not a bound. 0 if model
+ * is NULL or the size does not fit a size_t.
  */
 BFE_API size_t bfe_workspace_size(const bfe_model *model, const bfe_options *options);
+
+/*
+ * The most tokens at once, for options.tile_tokens, that a workspace of `size` bytes allows; options->tile_tokens is
+ * not read, and options may be NULL. 0 if it is too small even for one, or model is NULL.
+ */
+BFE_API uint32_t bfe_largest_tile(const bfe_model *model, const bfe_options *options, size_t size);
 
 /*
  * Computes the logits of one image.

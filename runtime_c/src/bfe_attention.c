@@ -1,75 +1,114 @@
 /* Attention (NUMERICS.md, section 7). */
 #include "bfe_float.h"
 #include "bfe_internal.h"
-#include "bfe_kernels.h"
+#include "bfe_tiles.h"
 
-/* Queries, keys and values of all tokens, quantised part by part: a part is one of the three of one head. */
-static void project(const bfe_model *model, uint32_t block, const bfe_workspace *w) {
-    const size_t d = model->config.d_model, parts = 3 * (size_t)model->config.heads;
-    const size_t part_size = d / model->config.heads;
-    const float *const gain = bfe_section(model, BFE_KIND_NORM1, block);
-    const float *const bias = bfe_section(model, BFE_KIND_QKV_BIAS, block);
-    const bfe_matrix weight = bfe_matrix_of(model, BFE_KIND_QKV_WEIGHT, block);
-    float *const product = w->attention.project.product;
-    *w->model_bytes += (uint64_t)model->config.tokens * (weight.bytes + (2 + 3) * d * sizeof(float)); /* norm, bias */
+#include <string.h>
 
-    for (size_t t = 0; t < model->config.tokens; t++) {
-        bfe_layer_norm_f32(w->residual + t * d, gain, gain + d, d, w->attention.project.norm);
-        const float s = bfe_quantise_f32(w->attention.project.norm, d, w->attention.project.quantised);
-        bfe_matvec(&weight, w->attention.project.quantised, s, product);
-        bfe_add_f32(product, bias, 3 * d);
-        for (size_t part = 0; part < parts; part++)
-            w->attention.scale[t * parts + part] = bfe_quantise_f32(product + part * part_size, part_size,
-                                                                    w->attention.qkv + t * 3 * d + part * part_size);
+/* Scales of the queries (0), keys (1) or values (2) of a head, one a token. */
+static float *scales(const bfe_config *config, const bfe_workspace *w, size_t which, size_t head) {
+    return w->attention.scale + (which * config->heads + head) * config->tokens;
+}
+
+/* Quantises one token's queries, keys and values head by head, and puts them where they are multiplied. */
+static void store_heads(const bfe_model *model, const bfe_workspace *w, size_t token, const float *product) {
+    const bfe_config *const config = &model->config;
+    const size_t heads = config->heads, size = config->d_model / heads, padded = bfe_pad_columns(size);
+    const bfe_heads *const key = &w->attention.key, *const value = &w->attention.value;
+    int8_t *const part = w->attention.project.part;
+    for (size_t head = 0; head < heads; head++, product += size) {
+        scales(config, w, 0, head)[token] =
+            bfe_quantise_column(model, product, size, w->attention.query + (token * heads + head) * padded);
+        scales(config, w, 1, head)[token] = model->kernels->quantise(product + heads * size, size, part);
+        bfe_set_row(&key->one, key->first + head * key->stride, token, part);
+        scales(config, w, 2, head)[token] = model->kernels->quantise(product + 2 * heads * size, size, part);
+        bfe_set_column(&value->one, value->first + head * value->stride, token, part);
     }
 }
 
-/* One head of one query token over all tokens: its part of the output. */
-static void attend(const bfe_config *config, size_t query, size_t head, const bfe_workspace *w) {
-    const size_t d = config->d_model, heads = config->heads, tokens = config->tokens;
-    const size_t part_size = d / heads;
-    const int8_t *const q = w->attention.qkv + query * 3 * d + head * part_size;
-    const int8_t *const k = w->attention.qkv + d + head * part_size;
-    const int8_t *const v = w->attention.qkv + 2 * d + head * part_size;
-    const float *const q_scale = w->attention.scale + query * 3 * heads + head;
-    const float *const k_scale = w->attention.scale + heads + head;
-    const float *const v_scale = w->attention.scale + 2 * heads + head;
-    float *const score = w->attention.attend.score;
+void bfe_project(const bfe_job *job, uint32_t worker, const bfe_workspace *w) {
+    const bfe_model *const model = job->model;
+    const size_t d = model->config.d_model, padded = bfe_pad_columns(d);
+    const float *const gain = bfe_section(model, BFE_KIND_NORM1, job->block);
+    const float *const bias = bfe_section(model, BFE_KIND_QKV_BIAS, job->block);
+    const bfe_matrix weight = bfe_matrix_of(model, BFE_KIND_QKV_WEIGHT, job->block);
+    float *const norm = w->attention.project.norm, *const product = w->attention.project.product;
+    int8_t *const quantised = w->attention.project.quantised;
+    uint32_t first, end;
+    bfe_share(&job->schedule, worker, model->config.tokens, &first, &end);
+    *w->model_bytes += (uint64_t)(end - first) * (2 + 3) * d * sizeof *gain; /* norm, bias */
 
-    const float scale = *q_scale * config->attention_scale;
-    float highest = 0.0f;
-    for (size_t j = 0; j < tokens; j++) {
-        score[j] = (float)bfe_dot_int8(q, k + j * 3 * d, part_size) * (scale * k_scale[j * 3 * heads]);
-        highest = j == 0 || score[j] > highest ? score[j] : highest;
+    for (uint32_t token = first; token < end;) {
+        const uint32_t count = bfe_least(end - token, job->schedule.columns);
+        for (uint32_t c = 0; c < count; c++) {
+            model->kernels->layer_norm(w->residual + (token + c) * d, gain, gain + d, d, norm);
+            w->attention.project.s[c] = bfe_quantise_column(model, norm, d, quantised + c * padded);
+        }
+        bfe_multiply(model, w, &weight, quantised, padded, w->attention.project.s, count, product, 3 * d,
+                     w->attention.project.scratch);
+        for (uint32_t c = 0; c < count; c++) {
+            model->kernels->add(product + c * 3 * d, bias, 3 * d);
+            store_heads(model, w, token + c, product + c * 3 * d);
+        }
+        token += count;
     }
-    int32_t total = 0;
-    for (size_t j = 0; j < tokens; j++) {
-        const int32_t e = bfe_exp2fix_f32(score[j] - highest);
-        total += e;
-        score[j] = (float)e * v_scale[j * 3 * heads];
-    }
-    const float weight_scale = bfe_quantise_f32(score, tokens, w->attention.attend.weight);
-    const float factor = weight_scale / (float)total;
-    bfe_weighted_sum_int8(w->attention.attend.weight, v, tokens, 3 * d, part_size, w->attention.attend.sum);
-    float *const output = w->attention.attend.output + head * part_size;
-    for (size_t i = 0; i < part_size; i++)
-        output[i] = (float)w->attention.attend.sum[i] * factor;
 }
 
-void bfe_attention(const bfe_model *model, uint32_t block, const bfe_workspace *workspace) {
-    const bfe_workspace *const w = workspace;
-    const size_t d = model->config.d_model;
-    const float *const bias = bfe_section(model, BFE_KIND_PROJ_BIAS, block);
-    const bfe_matrix weight = bfe_matrix_of(model, BFE_KIND_PROJ_WEIGHT, block);
+/* One head of `count` query tokens over all tokens: its part of the outputs. */
+static void attend_head(const bfe_model *model, const bfe_workspace *w, size_t head, uint32_t token, uint32_t count) {
+    const bfe_config *const config = &model->config;
+    const size_t d = config->d_model, tokens = config->tokens, size = d / config->heads;
+    const size_t padded = bfe_pad_columns(size), padded_tokens = bfe_pad_columns(tokens);
+    const size_t query_stride = config->heads * padded;
+    const int8_t *const query = w->attention.query + token * query_stride + head * padded;
+    bfe_matrix key = w->attention.key.one, value = w->attention.value.one;
+    key.weight = w->attention.key.first + head * w->attention.key.stride;
+    value.weight = w->attention.value.first + head * w->attention.value.stride;
 
-    *w->model_bytes += (uint64_t)model->config.tokens * (weight.bytes + d * sizeof *bias);
-    project(model, block, w);
-    for (size_t t = 0; t < model->config.tokens; t++) {
+    bfe_multiply(model, w, &key, query, query_stride, NULL, count, w->attention.attend.score, tokens,
+                 w->attention.attend.scratch);
+    for (uint32_t c = 0; c < count; c++) {
+        const float scale = scales(config, w, 0, head)[token + c] * config->attention_scale;
+        const int32_t total =
+            model->kernels->softmax(w->attention.attend.score + c * tokens, scale, scales(config, w, 1, head),
+                                    scales(config, w, 2, head), tokens, w->attention.attend.weight);
+        const float weight_scale = bfe_quantise_column(model, w->attention.attend.weight, tokens,
+                                                       w->attention.attend.mixing + c * padded_tokens);
+        w->attention.attend.factor[c] = weight_scale / (float)total;
+    }
+    bfe_multiply(model, w, &value, w->attention.attend.mixing, padded_tokens, NULL, count, w->attention.attend.sum,
+                 size, w->attention.attend.scratch);
+    for (uint32_t c = 0; c < count; c++) {
+        float *const output = w->attention.attend.output + c * d + head * size;
+        for (size_t i = 0; i < size; i++)
+            output[i] = (float)w->attention.attend.sum[c * size + i] * w->attention.attend.factor[c];
+    }
+}
+
+void bfe_attend(const bfe_job *job, uint32_t worker, const bfe_workspace *w) {
+    const bfe_model *const model = job->model;
+    const size_t d = model->config.d_model, padded = bfe_pad_columns(d);
+    const float *const bias = bfe_section(model, BFE_KIND_PROJ_BIAS, job->block);
+    const bfe_matrix weight = bfe_matrix_of(model, BFE_KIND_PROJ_WEIGHT, job->block);
+    float *const product = w->attention.attend.product;
+    int8_t *const quantised = w->attention.attend.quantised;
+    uint32_t first, end;
+    bfe_share(&job->schedule, worker, model->config.tokens, &first, &end);
+    *w->model_bytes += (uint64_t)(end - first) * d * sizeof *bias;
+
+    for (uint32_t token = first; token < end;) {
+        const uint32_t count = bfe_least(end - token, job->schedule.columns);
         for (size_t head = 0; head < model->config.heads; head++)
-            attend(&model->config, t, head, w);
-        const float s = bfe_quantise_f32(w->attention.attend.output, d, w->attention.attend.quantised);
-        bfe_matvec(&weight, w->attention.attend.quantised, s, w->attention.attend.product);
-        bfe_add_f32(w->attention.attend.product, bias, d);
-        bfe_add_f32(w->residual + t * d, w->attention.attend.product, d);
+            attend_head(model, w, head, token, count);
+        for (uint32_t c = 0; c < count; c++)
+            w->attention.attend.s[c] =
+                bfe_quantise_column(model, w->attention.attend.output + c * d, d, quantised + c * padded);
+        bfe_multiply(model, w, &weight, quantised, padded, w->attention.attend.s, count, product, d,
+                     w->attention.attend.scratch);
+        for (uint32_t c = 0; c < count; c++) {
+            model->kernels->add(product + c * d, bias, d);
+            model->kernels->add(w->residual + (token + c) * d, product + c * d, d);
+        }
+        token += count;
     }
 }

@@ -1,129 +1,171 @@
-/* Butterfly experts (NUMERICS.md, section 11), a tile of tokens at a time so that the workspace can be chosen. */
+/*
+ * Butterfly experts (NUMERICS.md, section 11). All experts share one substrate, so the (token, expert) pairs go through
+ * it as columns of one product, whatever their experts are; only the rotations before and after it are an expert's own.
+ * A tile of tokens at a time, so that the workspace can be chosen.
+ */
 #include "bfe_float.h"
 #include "bfe_internal.h"
-#include "bfe_kernels.h"
 #include "bfe_sections.h"
 
 #include <string.h>
 
-/* A rotation's shape: `width` channels, padded to a power of two. */
+/* The sections of a block's rotations, and their shapes. */
 typedef struct rotation {
+    const uint16_t *angles; /* [experts, layers, padded / 2] */
     size_t width, padded, layers;
+    float *cosine, *sine; /* of the expert that was expanded last */
+    uint32_t expanded;
 } rotation;
 
-/* A block's sections and shapes. */
+/* What a worker needs of a block. */
 typedef struct experts_block {
-    const bfe_config *config;
+    const bfe_model *model;
+    const bfe_workspace *w;
+    uint32_t columns, pairs;  /* that go through a matrix together */
     const float *gain, *bias; /* of the norm */
     bfe_matrix router, substrate, down;
-    const uint16_t *theta, *phi;
     rotation input, output;
 } experts_block;
 
-static experts_block load_block(const bfe_model *model, uint32_t block) {
+enum { NO_EXPERT = UINT32_MAX };
+
+static experts_block load_block(const bfe_job *job, const bfe_workspace *w) {
+    const bfe_model *const model = job->model;
     const bfe_config *const config = &model->config;
+    const uint32_t block = job->block;
     experts_block b;
-    b.config = config;
+    b.model = model;
+    b.w = w;
+    b.columns = job->schedule.columns;
+    b.pairs = job->schedule.pairs;
     b.gain = bfe_section(model, BFE_KIND_NORM2, block);
     b.bias = b.gain + config->d_model;
     b.router = bfe_matrix_of(model, BFE_KIND_ROUTER_WEIGHT, block);
     b.substrate = bfe_matrix_of(model, BFE_KIND_SUBSTRATE, block);
     b.down = bfe_matrix_of(model, BFE_KIND_DOWN_WEIGHT, block);
-    b.theta = bfe_section(model, BFE_KIND_THETA, block);
-    b.phi = bfe_section(model, BFE_KIND_PHI, block);
+    b.input.angles = bfe_section(model, BFE_KIND_THETA, block);
     b.input.width = config->d_model;
     b.input.padded = bfe_padded(config->d_model);
     b.input.layers = config->theta_layers;
+    b.input.cosine = w->experts.expert.theta_cosine;
+    b.input.sine = w->experts.expert.theta_sine;
+    b.output.angles = bfe_section(model, BFE_KIND_PHI, block);
     b.output.width = config->d_ff;
     b.output.padded = bfe_padded(config->d_ff);
     b.output.layers = config->phi_layers;
+    b.output.cosine = w->experts.expert.phi_cosine;
+    b.output.sine = w->experts.expert.phi_sine;
     return b;
 }
 
-/* Rotates x[padded], of which the first `width` elements are set, and compacts the result. */
-static void rotate(const rotation *r, float *x, const float *cosine, const float *sine) {
+/* Rotates x[padded], of which the first `width` elements are set, by an expert's angles, and compacts the result. Pairs
+ * come in the order of their experts, so that each expert's cosines and sines are expanded once a tile. */
+static void rotate(const experts_block *b, rotation *r, uint32_t expert, float *x) {
+    const size_t angles = r->layers * (r->padded / 2);
+    if (r->expanded != expert) {
+        b->model->kernels->sincos(r->angles + expert * angles, angles, r->cosine, r->sine);
+        *b->w->model_bytes += angles * sizeof *r->angles;
+        r->expanded = expert;
+    }
     for (size_t i = r->width; i < r->padded; i++)
         x[i] = 0.0f;
-    bfe_rotate_f32(x, r->padded, r->layers, cosine, sine);
+    b->model->kernels->rotate(x, r->padded, r->layers, r->cosine, r->sine);
     bfe_compact_f32(x, r->width, r->padded, r->layers);
 }
 
 /* LayerNorm and routing of a tile. */
-static void route_tile(const experts_block *b, const float *residual, size_t count, const bfe_workspace *w) {
-    const size_t d = b->config->d_model, top_k = b->config->top_k;
-    *w->model_bytes += (uint64_t)count * (b->router.bytes + 2 * d * sizeof *b->gain);
-    for (size_t t = 0; t < count; t++) {
-        float *const norm = w->experts.norm + t * d;
-        bfe_layer_norm_f32(residual + t * d, b->gain, b->bias, d, norm);
-        const float s = bfe_quantise_f32(norm, d, w->experts.route.quantised);
-        bfe_matvec(&b->router, w->experts.route.quantised, s, w->experts.route.logits);
-        bfe_route(w->experts.route.logits, b->config->experts, b->config->top_k, w->experts.selected + t * top_k,
-                  w->experts.gate + t * top_k);
-    }
-}
-
-/* Cosines and sines of one expert's angles. */
-static void expand_angles(const experts_block *b, size_t expert, const bfe_workspace *w) {
-    const size_t theta_count = b->input.layers * (b->input.padded / 2);
-    const size_t phi_count = b->output.layers * (b->output.padded / 2);
-    *w->model_bytes += (theta_count + phi_count) * sizeof *b->theta;
-    bfe_sincos_f16(b->theta + expert * theta_count, theta_count, w->experts.expert.theta_cosine,
-                   w->experts.expert.theta_sine);
-    bfe_sincos_f16(b->phi + expert * phi_count, phi_count, w->experts.expert.phi_cosine, w->experts.expert.phi_sine);
-}
-
-/* sum += gate * (the expanded expert's output for one token) */
-static void add_expert(const experts_block *b, const float *norm, float gate, float *sum, const bfe_workspace *w) {
-    float *const input = w->experts.expert.input, *const hidden = w->experts.expert.hidden;
-    *w->model_bytes += b->substrate.bytes;
-    memcpy(input, norm, b->input.width * sizeof *input);
-    rotate(&b->input, input, w->experts.expert.theta_cosine, w->experts.expert.theta_sine);
-    const float s = bfe_quantise_f32(input, b->input.width, w->experts.expert.quantised);
-    bfe_matvec(&b->substrate, w->experts.expert.quantised, s, hidden);
-    bfe_gelu_f32(hidden, b->output.width);
-    rotate(&b->output, hidden, w->experts.expert.phi_cosine, w->experts.expert.phi_sine);
-    bfe_add_scaled_f32(sum, gate, hidden, b->output.width);
-}
-
-/* Experts in the outer loop, ascending: each one's angles are expanded once a tile, and every token adds its experts in
- * ascending order. */
-static void run_tile(const experts_block *b, size_t count, const bfe_workspace *w) {
-    const size_t d = b->config->d_model, d_ff = b->config->d_ff, top_k = b->config->top_k;
-    for (size_t i = 0; i < count * d_ff; i++)
-        w->experts.sum[i] = 0.0f;
-    for (size_t expert = 0; expert < b->config->experts; expert++) {
-        int expanded = 0;
-        for (size_t i = 0; i < count * top_k; i++) {
-            if (w->experts.selected[i] != expert)
-                continue;
-            if (!expanded)
-                expand_angles(b, expert, w);
-            expanded = 1;
-            const size_t t = i / top_k;
-            add_expert(b, w->experts.norm + t * d, w->experts.gate[i], w->experts.sum + t * d_ff, w);
+static void route_tile(const experts_block *b, const float *residual, uint32_t tokens) {
+    const bfe_config *const config = &b->model->config;
+    const bfe_workspace *const w = b->w;
+    const size_t d = config->d_model, padded = bfe_pad_columns(d), top_k = config->top_k, experts = config->experts;
+    *w->model_bytes += (uint64_t)tokens * 2 * d * sizeof *b->gain;
+    for (uint32_t t = 0; t < tokens;) {
+        const uint32_t count = bfe_least(tokens - t, b->columns);
+        for (uint32_t c = 0; c < count; c++) {
+            float *const norm = w->experts.norm + (t + c) * d;
+            b->model->kernels->layer_norm(residual + (t + c) * d, b->gain, b->bias, d, norm);
+            w->experts.route.s[c] = bfe_quantise_column(b->model, norm, d, w->experts.route.quantised + c * padded);
         }
+        bfe_multiply(b->model, w, &b->router, w->experts.route.quantised, padded, w->experts.route.s, count,
+                     w->experts.route.logits, experts, w->experts.route.scratch);
+        for (uint32_t c = 0; c < count; c++)
+            bfe_route(w->experts.route.logits + c * experts, config->experts, config->top_k,
+                      w->experts.selected + (t + c) * top_k, w->experts.gate + (t + c) * top_k);
+        t += count;
     }
 }
 
-/* The down projection, shared by all experts, into the residual. */
-static void project_tile(const experts_block *b, float *residual, size_t count, const bfe_workspace *w) {
-    const size_t d = b->config->d_model, d_ff = b->config->d_ff;
-    *w->model_bytes += (uint64_t)count * b->down.bytes;
-    for (size_t t = 0; t < count; t++) {
-        const float s = bfe_quantise_f32(w->experts.sum + t * d_ff, d_ff, w->experts.down.quantised);
-        bfe_matvec(&b->down, w->experts.down.quantised, s, w->experts.down.product);
-        bfe_add_f32(residual + t * d, w->experts.down.product, d);
+/* Orders the pairs of a tile by expert, and those of an expert by token: every token then adds its experts in ascending
+ * order. */
+static void sort_pairs(const experts_block *b, uint32_t pairs) {
+    const uint32_t experts = b->model->config.experts;
+    uint32_t *const start = b->w->experts.start;
+    const uint16_t *const selected = b->w->experts.selected;
+    memset(start, 0, (experts + 1) * sizeof *start);
+    for (uint32_t i = 0; i < pairs; i++)
+        start[selected[i] + 1]++;
+    for (uint32_t e = 0; e < experts; e++)
+        start[e + 1] += start[e];
+    for (uint32_t i = 0; i < pairs; i++)
+        b->w->experts.order[start[selected[i]]++] = (uint16_t)i;
+}
+
+/* sum += gate * (the expert's output for its token), for all pairs of a tile. */
+static void run_pairs(experts_block *b, uint32_t pairs) {
+    const bfe_workspace *const w = b->w;
+    const size_t d = b->input.width, padded = bfe_pad_columns(d), d_ff = b->output.width;
+    const uint32_t top_k = b->model->config.top_k;
+    float *const input = w->experts.expert.input, *const hidden = w->experts.expert.hidden;
+    b->input.expanded = b->output.expanded = NO_EXPERT;
+    for (uint32_t first = 0; first < pairs;) {
+        const uint32_t count = bfe_least(pairs - first, b->pairs);
+        const uint16_t *const order = w->experts.order + first;
+        for (uint32_t c = 0; c < count; c++) {
+            memcpy(input, w->experts.norm + order[c] / top_k * d, d * sizeof *input);
+            rotate(b, &b->input, w->experts.selected[order[c]], input);
+            w->experts.expert.s[c] = bfe_quantise_column(b->model, input, d, w->experts.expert.quantised + c * padded);
+        }
+        bfe_multiply(b->model, w, &b->substrate, w->experts.expert.quantised, padded, w->experts.expert.s, count,
+                     hidden, b->output.padded, w->experts.expert.scratch);
+        for (uint32_t c = 0; c < count; c++) {
+            float *const x = hidden + c * b->output.padded;
+            b->model->kernels->gelu(x, d_ff);
+            rotate(b, &b->output, w->experts.selected[order[c]], x);
+            b->model->kernels->add_scaled(w->experts.sum + order[c] / top_k * d_ff, w->experts.gate[order[c]], x, d_ff);
+        }
+        first += count;
     }
 }
 
-void bfe_experts(const bfe_model *model, uint32_t block, uint32_t tile, const bfe_workspace *workspace) {
-    const experts_block b = load_block(model, block);
-    const uint32_t tokens = model->config.tokens;
-    for (uint32_t first = 0; first < tokens; first += tile) {
-        const size_t count = tokens - first < tile ? tokens - first : tile;
-        float *const residual = workspace->residual + (size_t)first * model->config.d_model;
-        route_tile(&b, residual, count, workspace);
-        run_tile(&b, count, workspace);
-        project_tile(&b, residual, count, workspace);
+/* The down projection, shared by all experts and so once a token, into the residual. */
+static void project_tile(const experts_block *b, float *residual, uint32_t tokens) {
+    const bfe_workspace *const w = b->w;
+    const size_t d = b->input.width, d_ff = b->output.width, padded = bfe_pad_columns(d_ff);
+    for (uint32_t t = 0; t < tokens;) {
+        const uint32_t count = bfe_least(tokens - t, b->columns);
+        for (uint32_t c = 0; c < count; c++)
+            w->experts.down.s[c] = bfe_quantise_column(b->model, w->experts.sum + (t + c) * d_ff, d_ff,
+                                                       w->experts.down.quantised + c * padded);
+        bfe_multiply(b->model, w, &b->down, w->experts.down.quantised, padded, w->experts.down.s, count,
+                     w->experts.down.product, d, w->experts.down.scratch);
+        b->model->kernels->add(residual + t * d, w->experts.down.product, count * d);
+        t += count;
+    }
+}
+
+void bfe_experts(const bfe_job *job, uint32_t worker, const bfe_workspace *w) {
+    const bfe_config *const config = &job->model->config;
+    experts_block b = load_block(job, w);
+    uint32_t first, end;
+    bfe_share(&job->schedule, worker, config->tokens, &first, &end);
+    for (uint32_t token = first; token < end;) {
+        const uint32_t count = bfe_least(end - token, job->schedule.tile);
+        float *const residual = w->residual + (size_t)token * config->d_model;
+        route_tile(&b, residual, count);
+        sort_pairs(&b, count * config->top_k);
+        memset(w->experts.sum, 0, (size_t)count * config->d_ff * sizeof(float)); /* +0.0 */
+        run_pairs(&b, count * config->top_k);
+        project_tile(&b, residual, count);
+        token += count;
     }
 }

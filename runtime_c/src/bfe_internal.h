@@ -1,102 +1,163 @@
-/* What the stages of bfe_run share: access to the model's sections, and the workspace. */
+/* What the stages of bfe_run share: access to the model's sections, the schedule and the workspace. */
 #ifndef BFE_INTERNAL_H
 #define BFE_INTERNAL_H
 
 #include "bfe_format.h"
+#include "bfe_kernels.h"
 #include "bfedge.h"
 
 /* The contents of a required section; `block` is ignored outside blocks. Constant time. */
 const void *bfe_section(const bfe_model *model, uint16_t kind, uint32_t block);
 
-/* A weight and its scale. */
-typedef struct bfe_matrix {
-    const void *weight;
-    const float *scale;
-    uint32_t rows, columns;
-    uint16_t encoding;
-    uint32_t bytes; /* of weight and scale in the file */
-} bfe_matrix;
-
-/* The matrix whose weight is this section. */
+/* The matrix whose weight is this section, as the model's kernels want it. */
 bfe_matrix bfe_matrix_of(const bfe_model *model, uint16_t weight_kind, uint32_t block);
 
-/* y[rows] = matrix * q * s (NUMERICS.md, section 3). */
-void bfe_matvec(const bfe_matrix *matrix, const int8_t *q, float s, float *y);
+/* How the work is divided. */
+typedef struct bfe_schedule {
+    uint32_t workers;
+    uint32_t tokens;  /* of one worker, at most */
+    uint32_t tile;    /* tokens that a worker takes through the experts together */
+    uint32_t columns; /* tokens that go through a matrix together, at most */
+    uint32_t pairs;   /* (token, expert) pairs that do */
+} bfe_schedule;
+
+bfe_schedule bfe_schedule_of(const bfe_model *model, const bfe_options *options);
+
+static inline uint32_t bfe_least(uint64_t a, uint64_t b) { return (uint32_t)(a < b ? a : b); }
+
+/* The keys or the values of one head, as the int8 matrix that queries or weights are multiplied with. */
+typedef struct bfe_heads {
+    int8_t *first;  /* head h lies at first + h * stride */
+    size_t stride;  /* in bytes */
+    bfe_matrix one; /* of any head; `weight` is not set */
+} bfe_heads;
 
 /*
- * Where everything lies in the workspace. The residual lives throughout; the stages, one after the other, share the
- * rest, and so do the steps within a stage.
+ * Where everything lies in the workspace, for one of the workers. The residual lives throughout; the stages, one after
+ * the other, share the rest, and so do the steps within a stage. `columns` and `pairs` are what goes through a matrix
+ * together: of tokens, and of (token, expert) pairs.
+ *
+ * The piece that ends a step is one that is written to its end, so that what is used is what is stated.
  */
 typedef struct bfe_workspace {
-    uint64_t *model_bytes; /* each stage adds what it reads of the file; not in the workspace */
+    uint64_t *model_bytes; /* [workers], this one's first: each stage adds what it reads of the model */
 
     float *residual; /* [tokens, d_model] */
 
+    /* d16 and the like: rounded up to BFE_COLUMN_BLOCK, with zeros behind the end. */
     struct {
-        int8_t *patch; /* [patch_columns] */
+        void *scratch;
+        float *scale;  /* [columns] */
+        int8_t *patch; /* [columns, patch_columns16] */
     } embed;
 
     struct {
-        int8_t *qkv;           /* [tokens, 3 * d_model]: queries, keys, values, heads within each */
-        float *scale;          /* [tokens, 3 * heads], in the same order */
-        struct {               /* of one token */
+        int8_t *query;   /* [tokens, heads, head_size16] */
+        bfe_heads key;   /* [tokens, head_size] each */
+        bfe_heads value; /* [head_size, tokens] each */
+        float *scale;    /* [3, heads, tokens] */
+        struct {
+            void *scratch;
+            float *s;          /* [columns] */
+            int8_t *quantised; /* [columns, d_model16] */
             float *norm;       /* [d_model] */
-            int8_t *quantised; /* [d_model] */
-            float *product;    /* [3 * d_model] */
+            int8_t *part;      /* [head_size] */
+            float *product;    /* [columns, 3 * d_model] */
         } project;
-        struct {               /* of one query */
-            float *score;      /* [tokens]: first the scores, then the weights that mix the values */
-            int8_t *weight;    /* [tokens] */
-            int32_t *sum;      /* [d_model / heads] */
-            float *output;     /* [d_model]: the heads, concatenated */
-            int8_t *quantised; /* [d_model] */
-            float *product;    /* [d_model] */
+        struct {
+            void *scratch;
+            float *s;          /* [columns] */
+            int32_t *score;    /* [columns, tokens] */
+            float *weight;     /* [tokens] */
+            int8_t *mixing;    /* [columns, tokens16]: the weights, quantised */
+            float *factor;     /* [columns]: their scales */
+            int32_t *sum;      /* [columns, head_size] */
+            float *output;     /* [columns, d_model]: the heads, concatenated */
+            int8_t *quantised; /* [columns, d_model16] */
+            float *product;    /* [columns, d_model] */
         } attend;
     } attention;
 
-    struct {                   /* of one tile of tokens */
-        float *norm;           /* [tile, d_model] */
-        float *sum;            /* [tile, d_ff]: the experts' weighted sum */
-        float *gate;           /* [tile, top_k]: weights of the selected experts */
-        uint16_t *selected;    /* [tile, top_k]: the selected experts, ascending */
-        struct {               /* of one token */
-            int8_t *quantised; /* [d_model] */
-            float *logits;     /* [experts] */
+    struct {                /* of one tile of tokens */
+        float *norm;        /* [tile, d_model] */
+        float *sum;         /* [tile, d_ff]: the experts' weighted sum */
+        float *gate;        /* [tile, top_k]: weights of the selected experts */
+        uint16_t *selected; /* [tile, top_k]: the selected experts, ascending */
+        uint16_t *order;    /* [tile * top_k]: the pairs, by expert and then by token */
+        struct {
+            void *scratch;
+            float *s;          /* [columns] */
+            int8_t *quantised; /* [columns, d_model16] */
+            float *logits;     /* [columns, experts] */
         } route;
-        struct {                              /* of one expert and token */
-            float *theta_cosine, *theta_sine; /* [theta_layers, padded d_model / 2] */
-            float *phi_cosine, *phi_sine;     /* [phi_layers, padded d_ff / 2] */
+        uint32_t *start; /* [experts + 1]: where each expert's pairs begin in `order`; only while they are sorted */
+        struct {
+            void *scratch;
+            float *theta_cosine, *theta_sine; /* [theta_layers, padded d_model / 2] of one expert */
+            float *phi_cosine, *phi_sine;     /* [phi_layers, padded d_ff / 2] of one expert */
             float *input;                     /* [padded d_model] */
-            int8_t *quantised;                /* [d_model] */
-            float *hidden;                    /* [padded d_ff] */
+            float *s;                         /* [pairs] */
+            int8_t *quantised;                /* [pairs, d_model16] */
+            float *hidden;                    /* [pairs, padded d_ff] */
         } expert;
-        struct {               /* of one token */
-            int8_t *quantised; /* [d_ff] */
-            float *product;    /* [d_model] */
+        struct {
+            void *scratch;
+            float *s;          /* [columns] */
+            int8_t *quantised; /* [columns, d_ff16] */
+            float *product;    /* [columns, d_model] */
         } down;
     } experts;
 
     struct {
+        void *scratch;
         float *norm;       /* [d_model] */
         float *pooled;     /* [d_model] */
-        int8_t *quantised; /* [d_model] */
+        int8_t *quantised; /* [d_model16] */
     } head;
 } bfe_workspace;
 
 /*
- * Bytes of the workspace for experts tiles of `tile` tokens. If `base` is not NULL, also points *workspace into it: one
- * function for both, so that the size that users are told is exact.
+ * Bytes of the workspace. If `base` is not NULL, also points *workspace into it, for this worker: one function for
+ * both, so that the size that users are told is exact.
  */
-uint64_t bfe_lay_out(const bfe_config *config, uint32_t tile, void *base, bfe_workspace *workspace);
+uint64_t bfe_lay_out(const bfe_model *model, const bfe_schedule *schedule, uint32_t worker, void *base,
+                     bfe_workspace *workspace);
 
-/* The tile size that the options ask for, 1..tokens. */
-uint32_t bfe_tile(const bfe_config *config, const bfe_options *options);
+/* One run of bfe_run. */
+typedef struct bfe_job {
+    const bfe_model *model;
+    bfe_schedule schedule;
+    const uint8_t *image;
+    float *logits;
+    uint32_t block;
+} bfe_job;
 
-/* The stages of bfe_run, in order. */
-void bfe_embed(const bfe_model *model, const bfe_workspace *workspace, const uint8_t *image);
-void bfe_attention(const bfe_model *model, uint32_t block, const bfe_workspace *workspace);
-void bfe_experts(const bfe_model *model, uint32_t block, uint32_t tile, const bfe_workspace *workspace);
-void bfe_head(const bfe_model *model, const bfe_workspace *workspace, float *logits);
+/* Items first..end - 1 of `count`, one worker's share of them. The last worker's is the largest. */
+static inline void bfe_share(const bfe_schedule *schedule, uint32_t worker, uint32_t count, uint32_t *first,
+                             uint32_t *end) {
+    *first = (uint32_t)((uint64_t)count * worker / schedule->workers);
+    *end = (uint32_t)((uint64_t)count * (worker + 1) / schedule->workers);
+}
+
+/* The steps of bfe_run, in order. Workers do their share of each; all have done so before the next begins. */
+typedef void bfe_step(const bfe_job *job, uint32_t worker, const bfe_workspace *workspace);
+bfe_step bfe_embed;
+bfe_step bfe_project; /* attention: queries, keys and values */
+bfe_step bfe_attend;  /* attention: the rest */
+bfe_step bfe_experts;
+bfe_step bfe_head;
+
+/* Quantises x[count] to q, with zeros up to BFE_COLUMN_BLOCK, and returns the scale. */
+float bfe_quantise_column(const bfe_model *model, const float *x, size_t count, int8_t *q);
+
+/* A product by the model's kernels, its bytes counted. */
+void bfe_multiply(const bfe_model *model, const bfe_workspace *workspace, const bfe_matrix *matrix, const int8_t *q,
+                  size_t q_stride, const float *s, size_t count, void *y, size_t y_stride, void *scratch);
+
+/* count rounded up to BFE_COLUMN_BLOCK. */
+static inline size_t bfe_pad_columns(size_t count) {
+    return (count + BFE_COLUMN_BLOCK - 1) / BFE_COLUMN_BLOCK * BFE_COLUMN_BLOCK;
+}
 
 /* The top_k experts with the highest logits, ascending by index, and their weights (NUMERICS.md, section 8). */
 void bfe_route(const float *logits, uint32_t experts, uint32_t top_k, uint16_t *selected, float *gate);

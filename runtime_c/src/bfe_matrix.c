@@ -1,6 +1,11 @@
 #include "bfe_internal.h"
-#include "bfe_kernels.h"
 #include "bfe_sections.h"
+#include "bfe_tiles.h"
+
+#include <string.h>
+
+/* Columns that one pass over a matrix serves. */
+static uint32_t columns_a_pass(const bfe_model *model) { return model->kernels == &bfe_kernels_c ? 1 : UINT32_MAX; }
 
 bfe_matrix bfe_matrix_of(const bfe_model *model, uint16_t weight_kind, uint32_t block) {
     const uint32_t position = bfe_section_position(&model->config, weight_kind, block);
@@ -14,20 +19,31 @@ bfe_matrix bfe_matrix_of(const bfe_model *model, uint16_t weight_kind, uint32_t 
     matrix.rows = bfe_spec_rows(spec, &model->config);
     matrix.columns = bfe_spec_columns(spec, &model->config);
     matrix.encoding = entry.encoding;
-    matrix.bytes = entry.bytes + bfe_read_entry(model->file, position + 1).bytes;
+    matrix.layout = BFE_LAYOUT_ROWS;
+    matrix.bytes = entry.bytes;
+    if (model->prepared != NULL) {
+        uint64_t offset;
+        memcpy(&offset, model->prepared + position * sizeof offset, sizeof offset);
+        matrix.weight = model->prepared + offset;
+        matrix.layout = BFE_LAYOUT_TILES;
+        matrix.bytes = (uint32_t)bfe_matrix_bytes(BFE_LAYOUT_TILES, matrix.rows, matrix.columns, matrix.encoding);
+    }
+    matrix.stride = bfe_matrix_stride((bfe_layout)matrix.layout, matrix.columns, matrix.encoding);
+    matrix.bytes += bfe_read_entry(model->file, position + 1).bytes;
     return matrix;
 }
 
-void bfe_matvec(const bfe_matrix *matrix, const int8_t *q, float s, float *y) {
-    switch (matrix->encoding) {
-    case BFE_ENCODING_INT8:
-        bfe_matvec_int8(matrix->weight, matrix->scale, matrix->rows, matrix->columns, q, s, y);
-        break;
-    case BFE_ENCODING_TRITS2:
-        bfe_matvec_trits2(matrix->weight, matrix->scale[0], matrix->rows, matrix->columns, q, s, y);
-        break;
-    default: /* rule V11 leaves nothing else */
-        bfe_matvec_trits3(matrix->weight, matrix->scale[0], matrix->rows, matrix->columns, q, s, y);
-        break;
-    }
+float bfe_quantise_column(const bfe_model *model, const float *x, size_t count, int8_t *q) {
+    memset(q + count, 0, bfe_pad_columns(count) - count);
+    return model->kernels->quantise(x, count, q);
+}
+
+void bfe_multiply(const bfe_model *model, const bfe_workspace *workspace, const bfe_matrix *matrix, const int8_t *q,
+                  size_t q_stride, const float *s, size_t count, void *y, size_t y_stride, void *scratch) {
+    bfe_product *const product = matrix->encoding == BFE_ENCODING_INT8     ? model->kernels->product_int8
+                                 : matrix->encoding == BFE_ENCODING_TRITS2 ? model->kernels->product_trits2
+                                                                           : model->kernels->product_trits3;
+    const uint32_t a_pass = columns_a_pass(model);
+    *workspace->model_bytes += (count + a_pass - 1) / a_pass * (uint64_t)matrix->bytes;
+    product(matrix, q, q_stride, s, count, y, y_stride, scratch);
 }

@@ -1,4 +1,5 @@
 #include "bfe_internal.h"
+#include "bfe_kernel_sets.h"
 #include "bfe_sections.h"
 #include "bfe_validate.h"
 
@@ -42,6 +43,10 @@ static bfe_entry optional_section(const bfe_model *model, uint16_t kind) {
     return none;
 }
 
+const char *bfe_kernels_used(const bfe_model *model) {
+    return model != NULL && model->kernels != NULL ? model->kernels->name : "none";
+}
+
 bfe_status bfe_open(bfe_model *model, const void *file, size_t size, bfe_diag *diag) {
     bfe_diag ignored;
     if (diag == NULL)
@@ -64,6 +69,7 @@ bfe_status bfe_open(bfe_model *model, const void *file, size_t size, bfe_diag *d
     model->file = file;
     model->file_bytes = (uint32_t)size;
     model->section_count = bfe_read_u32(model->file + BFE_AT_SECTION_COUNT);
+    model->kernels = bfe_kernels_in_place;
     model->golden_count = optional_section(model, BFE_KIND_GOLDEN_OUTPUT).bytes / (4 * config.classes);
     return BFE_OK;
 }

@@ -16,6 +16,14 @@ static inline void test_check(int holds, const char *condition, const char *file
         fprintf(stderr, "%s:%d: %s does not hold\n", file, line, condition);
 }
 
+/* Says also which set of kernels failed. */
+#define CHECK_SET(set, condition) test_check_set((condition) ? 1 : 0, #condition, (set)->name, __FILE__, __LINE__)
+
+static inline void test_check_set(int holds, const char *condition, const char *set, const char *file, int line) {
+    if (!holds && test_failures++ < 20)
+        fprintf(stderr, "%s:%d: %s does not hold for kernels %s\n", file, line, condition, set);
+}
+
 static inline int test_result(void) {
     if (test_failures != 0)
         fprintf(stderr, "%d checks failed\n", test_failures);

@@ -1,8 +1,11 @@
-/* Rotations with folded shuffles against Algorithm 1 as written, bit for bit. */
-#include "bfe_kernels.h"
+/* The rotations of every set of kernels, with folded shuffles, against Algorithm 1 as written, bit for bit. */
+#include "bfedge.h"
+#include "kernels.h"
 #include "test.h"
 
-enum { WIDEST = 64, HALF = WIDEST / 2, DEEPEST = 6 };
+#include <math.h>
+
+enum { WIDEST = 2048, HALF = WIDEST / 2, DEEPEST = 11 };
 
 typedef struct tables {
     float cosine[DEEPEST * HALF], sine[DEEPEST * HALF];
@@ -16,7 +19,7 @@ static size_t rotate_right(size_t index, size_t count, size_t bits) {
 
 /* Algorithm 1: rotate the pairs (2j, 2j + 1), shuffle, repeat. */
 static void literal(float *x, size_t padded, size_t layers, const tables *angles) {
-    float next[WIDEST];
+    static float next[WIDEST];
     for (size_t layer = 0; layer < layers; layer++) {
         for (size_t j = 0; j < padded / 2; j++) {
             const float c = angles->cosine[layer * (padded / 2) + j], s = angles->sine[layer * (padded / 2) + j];
@@ -47,27 +50,20 @@ static void fold(const tables *from, size_t padded, size_t bits, size_t layers, 
     }
 }
 
-static void compare(size_t width, size_t bits, size_t layers) {
+/* Any finite values do. Some are zero, with either sign. */
+static float random_value(int scale) {
+    return test_random_below(9) == 0 ? test_random_float() * 0.0f : ldexpf(test_random_float(), scale);
+}
+
+/* Checks x, rotated, and what is left of it when the padding is gone. */
+static void check(const bfe_kernels *set, float *x, const float *expected, size_t width, size_t bits, size_t layers) {
+    static float in_order[WIDEST]; /* expected, elements with index < width in the order of their positions */
+    static int stripped[WIDEST];
     const size_t padded = (size_t)1 << bits;
-    tables angles, folded;
-    for (size_t i = 0; i < layers * (padded / 2); i++) {
-        angles.cosine[i] = test_random_float();
-        angles.sine[i] = test_random_float();
-    }
-    fold(&angles, padded, bits, layers, &folded);
-
-    float expected[WIDEST] = {0}, x[WIDEST] = {0};
-    for (size_t i = 0; i < width; i++)
-        expected[i] = x[i] = test_random_float();
-    literal(expected, padded, layers, &angles);
-    bfe_rotate_f32(x, padded, layers, folded.cosine, folded.sine);
-
-    int stripped[WIDEST] = {0};
-    float in_order[WIDEST]; /* expected, elements with index < width in the order of their positions */
     size_t kept = 0;
     for (size_t i = 0; i < padded; i++) {
         const size_t at = rotate_right(i, layers, bits);
-        CHECK(test_same_bits(&x[at], &expected[i], 1));
+        CHECK_SET(set, test_same_bits(&x[at], &expected[i], 1));
         stripped[at] = i >= width;
     }
     for (size_t at = 0; at < padded; at++)
@@ -78,14 +74,46 @@ static void compare(size_t width, size_t bits, size_t layers) {
     CHECK(test_same_bits(x, in_order, width));
 }
 
+static void compare(size_t width, size_t bits, size_t layers, int scale) {
+    static tables angles, folded;
+    static float expected[WIDEST], input[WIDEST];
+    const size_t padded = (size_t)1 << bits, angle_count = layers * (padded / 2);
+    for (size_t i = 0; i < angle_count; i++) {
+        angles.cosine[i] = test_random_float();
+        angles.sine[i] = test_random_float();
+    }
+    fold(&angles, padded, bits, layers, &folded);
+    for (size_t i = 0; i < padded; i++)
+        expected[i] = input[i] = i < width ? random_value(scale) : 0.0f;
+    literal(expected, padded, layers, &angles);
+
+    for (uint32_t i = 0; kernels_to_test(i) != NULL; i++) {
+        block x = new_guarded_block(padded * sizeof(float), BFE_ALIGNMENT);
+        block cosine = new_block(angle_count * sizeof(float), BFE_ALIGNMENT);
+        block sine = new_block(angle_count * sizeof(float), BFE_ALIGNMENT);
+        memcpy(x.data, input, x.bytes);
+        memcpy(cosine.data, folded.cosine, cosine.bytes);
+        memcpy(sine.data, folded.sine, sine.bytes);
+        kernels_to_test(i)->rotate(x.data, padded, layers, cosine.data, sine.data);
+        CHECK_SET(kernels_to_test(i), is_intact(&x));
+        check(kernels_to_test(i), x.data, expected, width, bits, layers);
+        free_block(&x);
+        free_block(&cosine);
+        free_block(&sine);
+    }
+}
+
 int main(void) {
-    for (size_t width = 2; width <= WIDEST; width++) {
+    for (size_t width = 2; width <= WIDEST; width = width < 64 ? width + 1 : width * 4 / 3) {
         size_t bits = 1;
         while ((size_t)1 << bits < width)
             bits++;
-        for (size_t layers = 1; layers <= bits; layers++)
-            for (int repeat = 0; repeat < 5; repeat++)
-                compare(width, bits, layers);
+        for (size_t layers = 1; layers <= bits; layers++) {
+            compare(width, bits, layers, 0);
+            compare((size_t)1 << bits, bits, layers, 0);
+        }
+        compare(width, bits, bits, 90);
+        compare(width, bits, bits, -130);
     }
     return test_result();
 }

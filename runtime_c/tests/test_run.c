@@ -1,4 +1,4 @@
-/* bfe_run: known bits, exact workspace, tiles, trace, golden cases, labels, arguments. */
+/* bfe_run: known bits with all kernels, exact workspace, tiles, workers, trace, golden cases, labels, arguments. */
 #include "bfe_crc32.h"
 #include "model_file.h"
 #include "test.h"
@@ -47,66 +47,87 @@ static size_t run_guarded(const opened *o, const bfe_options *options, uint8_t f
     return used;
 }
 
-static size_t piece(size_t count, size_t element_bytes) { return (count * element_bytes + 15) / 16 * 16; }
-
-static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
-
-static size_t half_padded(size_t width) {
-    size_t half = 1;
-    while (2 * half < width)
-        half *= 2;
-    return half;
-}
-
-/* What a run has to keep at the same time, stated once more. */
-static size_t expected_workspace(const bfe_config *c, size_t tile) {
-    const size_t d = c->d_model, f = c->d_ff, tokens = c->tokens, f32 = sizeof(float);
-    const size_t embed = piece(c->patch_columns, 1);
-    const size_t project = piece(d, f32) + piece(d, 1) + piece(3 * d, f32);
-    const size_t attend =
-        piece(tokens, f32) + piece(tokens, 1) + piece(d / c->heads, f32) + 2 * piece(d, f32) + piece(d, 1);
-    const size_t attention = piece(3 * tokens * d, 1) + piece(3 * tokens * c->heads, f32) + larger(project, attend);
-    const size_t route = piece(d, 1) + piece(c->experts, f32);
-    const size_t tables =
-        2 * piece(c->theta_layers * half_padded(d), f32) + 2 * piece(c->phi_layers * half_padded(f), f32);
-    const size_t expert = tables + piece(2 * half_padded(d), f32) + piece(d, 1) + piece(2 * half_padded(f), f32);
-    const size_t down = piece(f, 1) + piece(d, f32);
-    const size_t experts = piece(tile * d, f32) + piece(tile * f, f32) + piece(tile * c->top_k, f32) +
-                           piece(tile * c->top_k, 2) + larger(larger(route, expert), down);
-    const size_t head = 2 * piece(d, f32) + piece(d, 1);
-    return piece(tokens * d, f32) + larger(larger(embed, attention), larger(experts, head));
-}
-
-static void test_bits_and_workspace(int plan) {
-    opened o = open_plan(plan);
-    const model_file before = copy_file(o.file.bytes, o.file.size);
-    const uint32_t tokens = o.model.config.tokens, classes = o.model.config.classes;
+/* One set of kernels: the same bits whatever the tile and the number of workers, in exactly the workspace stated. */
+static void test_bits_and_workspace(opened *o, uint32_t known_crc) {
+    const model_file before = copy_file(o->file.bytes, o->file.size);
+    const uint32_t tokens = o->model.config.tokens, classes = o->model.config.classes;
     float logits[MOST_CLASSES], other[MOST_CLASSES];
 
-    const size_t need = bfe_workspace_size(&o.model, NULL);
-    const size_t used_a = run_guarded(&o, NULL, 0x00, logits), used_b = run_guarded(&o, NULL, 0xFF, other);
-    CHECK(test_same_bits(logits, other, classes));
-    CHECK(need % BFE_ALIGNMENT == 0 &&
-          (used_a > used_b ? used_a : used_b) + BFE_ALIGNMENT > need); /* exact, no bound */
-
+    (void)run_guarded(o, NULL, 0x00, logits);
     const uint32_t crc = bfe_crc32(0, (const uint8_t *)logits, classes * sizeof *logits);
-    if (crc != model_plans[plan].logits_crc)
-        fprintf(stderr, "plan %d: logits have CRC 0x%08X\n", plan, (unsigned)crc);
-    CHECK(crc == model_plans[plan].logits_crc);
+    if (crc != known_crc)
+        fprintf(stderr, "kernels %s: logits have CRC 0x%08X\n", bfe_kernels_used(&o->model), (unsigned)crc);
+    CHECK(crc == known_crc);
 
-    size_t previous = 0;
-    for (uint32_t tile = 1; tile <= tokens + 2; tile++) {
-        const bfe_options options = {tile, NULL, NULL};
-        const size_t size = bfe_workspace_size(&o.model, &options);
-        CHECK(size == expected_workspace(&o.model.config, tile < tokens ? tile : tokens));
-        CHECK(size >= previous && size <= need && (tile < tokens || size == need));
-        previous = size;
-        (void)run_guarded(&o, &options, 0x5A, other);
-        CHECK(test_same_bits(logits, other, classes));
+    for (uint32_t workers = 0; workers <= 5; workers++) {
+        size_t previous = 0;
+        for (uint32_t tile = 1; tile <= tokens + 2; tile++) {
+            bfe_options options = {0};
+            options.tile_tokens = tile;
+            options.workers = workers;
+            const size_t need = bfe_workspace_size(&o->model, &options);
+            CHECK(need % BFE_ALIGNMENT == 0 && need >= previous);
+            previous = need;
+            const size_t used_a = run_guarded(o, &options, 0x00, logits),
+                         used_b = run_guarded(o, &options, 0xFF, other);
+            CHECK((used_a > used_b ? used_a : used_b) + BFE_ALIGNMENT > need); /* exact, no bound */
+            CHECK(bfe_crc32(0, (const uint8_t *)logits, classes * sizeof *logits) == known_crc);
+            CHECK(test_same_bits(logits, other, classes));
+
+            const uint32_t largest = bfe_largest_tile(&o->model, &options, need);
+            options.tile_tokens = largest;
+            CHECK(largest >= (tile < tokens ? tile : tokens) && bfe_workspace_size(&o->model, &options) <= need);
+            options.tile_tokens = largest + 1;
+            CHECK(largest == tokens || bfe_workspace_size(&o->model, &options) > need);
+        }
+        bfe_options all = {0};
+        all.workers = workers;
+        CHECK(bfe_workspace_size(&o->model, &all) == previous);
     }
-    CHECK(memcmp(before.bytes, o.file.bytes, o.file.size) == 0);
+    bfe_options smallest = {0};
+    smallest.tile_tokens = 1;
+    CHECK(bfe_largest_tile(&o->model, NULL, bfe_workspace_size(&o->model, &smallest) - 1) == 0);
+    CHECK(memcmp(before.bytes, o->file.bytes, o->file.size) == 0);
     model_file to_free = before;
     free_file(&to_free);
+}
+
+/* Every set of kernels that this processor can run, with weights rearranged in memory of exactly the size stated. */
+static void test_kernels(int plan) {
+    const char *name;
+    for (uint32_t i = 0; (name = bfe_kernels_name(i)) != NULL; i++) {
+        opened o = open_plan(plan);
+        const size_t size = bfe_prepared_size(&o.model, name);
+        uint8_t *const memory = malloc(size + GUARD + BFE_PREPARED_ALIGNMENT);
+        uint8_t *const prepared =
+            memory + (BFE_PREPARED_ALIGNMENT - (uintptr_t)memory % BFE_PREPARED_ALIGNMENT) % BFE_PREPARED_ALIGNMENT;
+        memset(prepared, guard_byte, size + GUARD);
+        if (size != 0) {
+            CHECK(bfe_prepare(&o.model, name, prepared, size - 1) == BFE_WORKSPACE_TOO_SMALL);
+            CHECK(bfe_prepare(&o.model, name, prepared + 16, size) == BFE_MISALIGNED);
+            CHECK(bfe_prepare(&o.model, name, NULL, size) == BFE_BAD_ARGUMENT);
+            CHECK(o.model.prepared == NULL);
+        }
+        CHECK(bfe_prepare(&o.model, name, prepared, size) == BFE_OK);
+        CHECK(strcmp(bfe_kernels_used(&o.model), name) == 0);
+        for (size_t j = 0; j < GUARD; j++)
+            CHECK(prepared[size + j] == guard_byte);
+        test_bits_and_workspace(&o, model_plans[plan].logits_crc);
+        CHECK(bfe_prepare(&o.model, "c", NULL, 0) == BFE_OK && o.model.prepared == NULL); /* and back */
+        test_bits_and_workspace(&o, model_plans[plan].logits_crc);
+        free(memory);
+        free_file(&o.file);
+    }
+}
+
+static void test_choice_of_kernels(void) {
+    opened o = open_plan(0);
+    CHECK(bfe_prepared_size(&o.model, "none such") == 0 && bfe_prepared_size(NULL, NULL) == 0);
+    CHECK(bfe_prepare(&o.model, "none such", NULL, 0) == BFE_UNSUPPORTED);
+    CHECK(bfe_prepare(NULL, NULL, NULL, 0) == BFE_BAD_ARGUMENT);
+    CHECK(bfe_prepared_size(&o.model, "c") == 0 && bfe_prepared_size(&o.model, "tiles") > 0);
+    CHECK(bfe_prepared_size(&o.model, NULL) == bfe_prepared_size(&o.model, bfe_kernels_name(0)));
+    CHECK(strcmp(bfe_kernels_used(NULL), "none") == 0 && strcmp(bfe_kernels_used(&o.model), "c") != 0);
     free_file(&o.file);
 }
 
@@ -140,7 +161,9 @@ static void test_trace(int plan) {
     opened o = open_plan(plan);
     float logits[MOST_CLASSES];
     watched w = {&o.model.config, 0, {0}};
-    const bfe_options options = {0, watch, &w};
+    bfe_options options = {0};
+    options.trace = watch;
+    options.trace_context = &w;
     (void)run_guarded(&o, &options, 0, logits);
     CHECK(w.calls == 2 + 2 * o.model.config.layers);
     CHECK(test_same_bits(w.logits, logits, o.model.config.classes));
@@ -228,8 +251,9 @@ static void test_arguments(void) {
 }
 
 int main(void) {
+    test_choice_of_kernels();
     for (int plan = 0; plan < MODEL_PLANS; plan++) {
-        test_bits_and_workspace(plan);
+        test_kernels(plan);
         test_trace(plan);
         test_absurd(plan, 0x44800000, 127); /* 1024 */
         test_absurd(plan, 0x44800000, 0);

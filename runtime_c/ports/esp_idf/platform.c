@@ -157,6 +157,13 @@ void *bfd_memory(size_t bytes, uint64_t *available) {
                : NULL;
 }
 
+uint64_t bfd_prepare(bfe_model *model) {
+    (void)model; /* the weights are used where they lie */
+    return 0;
+}
+
+void bfd_divide(bfe_options *options) { (void)options; }
+
 const char *bfd_memory_kind(void) { return memory_kind != NULL ? memory_kind : places[0].kind; }
 
 const uint8_t *bfd_stack_low(void) { return (const uint8_t *)pxTaskGetStackStart(NULL) + STACK_GUARD; }

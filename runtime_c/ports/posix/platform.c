@@ -4,6 +4,10 @@
  *
  *     bfedge-device model.bfe                       answers commands from stdin
  *     bfedge-device model.bfe "1 golden 0 0" ...    answers these instead, and ends with status 1 if one failed
+ *
+ * Options, before the model:
+ *     --kernels NAME    not the fastest ones of this processor but these (bfedge.h names them)
+ *     --threads N       divides the work, 1 by default
  */
 #if !defined(_POSIX_C_SOURCE)
 #define _POSIX_C_SOURCE 200809L
@@ -12,6 +16,7 @@
 #include "bfd_line.h"
 #include "bfd_platform.h"
 #include "bfd_processor.h"
+#include "bfe_pool.h"
 #include "bfedge.h"
 
 #include <errno.h>
@@ -31,6 +36,10 @@ enum { STACK_BYTES = 256 * 1024 };
 static const void *model_file;
 static size_t model_bytes;
 static char **arguments; /* commands still to be read, NULL if they come from stdin */
+
+static const char *kernels; /* NULL: the fastest */
+static uint32_t threads = 1;
+static bfe_pool *pool; /* NULL for one thread */
 
 static uint8_t *stack; /* of the thread that serves: its own memory, so that it can be painted */
 
@@ -110,6 +119,23 @@ void *bfd_memory(size_t bytes, uint64_t *available) {
     return memory;
 }
 
+/* Without memory for them the weights stay where they lie. */
+uint64_t bfd_prepare(bfe_model *model) {
+    void *memory = NULL;
+    const size_t bytes = bfe_prepared_size(model, kernels);
+    if (bytes != 0 && posix_memalign(&memory, BFE_PREPARED_ALIGNMENT, bytes) != 0)
+        return 0;
+    return bfe_prepare(model, kernels, memory, bytes) == BFE_OK ? bytes : 0;
+}
+
+void bfd_divide(bfe_options *options) {
+    if (pool == NULL)
+        return;
+    options->workers = threads;
+    options->parallel = bfe_pool_run;
+    options->parallel_context = pool;
+}
+
 const char *bfd_memory_kind(void) { return "dram"; }
 
 const uint8_t *bfd_stack_low(void) { return stack; }
@@ -172,9 +198,44 @@ static void *serve(void *status) {
     return NULL;
 }
 
+/* Does the library have them, and this processor what they need? */
+static int are_usable(const char *name) {
+    const char *known;
+    for (uint32_t i = 0; (known = bfe_kernels_name(i)) != NULL; i++)
+        if (strcmp(name, known) == 0)
+            return 1;
+    return 0;
+}
+
+/* Reads the options; returns how many words they are, or -1 after a complaint. */
+static int read_options(int argc, char **argv) {
+    int at = 1;
+    for (; at + 1 < argc && argv[at][0] == '-'; at += 2) {
+        if (strcmp(argv[at], "--kernels") == 0) {
+            kernels = argv[at + 1];
+            if (!are_usable(kernels))
+                return complain(kernels, "no kernels for this processor have this name"), -1;
+        } else if (strcmp(argv[at], "--threads") == 0) {
+            char *end;
+            const unsigned long number = strtoul(argv[at + 1], &end, 10);
+            if (*end != '\0' || number < 1 || number > BFE_MOST_WORKERS)
+                return complain(argv[at + 1], "not a number of threads from 1 to 64"), -1;
+            threads = (uint32_t)number;
+        } else {
+            break;
+        }
+    }
+    return at - 1;
+}
+
 int main(int argc, char **argv) {
+    const int options = read_options(argc, argv);
+    if (options < 0)
+        return 1;
+    argc -= options;
+    argv += options;
     if (argc < 2 || argv[1][0] == '-') {
-        fprintf(stderr, "usage: bfedge-device model.bfe [command ...]\n");
+        fprintf(stderr, "usage: bfedge-device [--kernels NAME] [--threads N] model.bfe [command ...]\n");
         return argc == 2 && strcmp(argv[1], "--help") == 0 ? 0 : 1;
     }
     signal(SIGPIPE, SIG_IGN);
@@ -188,6 +249,8 @@ int main(int argc, char **argv) {
     if (map_model(argv[1]) != 0)
         return 1;
     arguments = argc > 2 ? argv + 2 : NULL;
+    if (threads > 1 && (pool = bfe_pool_start(threads)) == NULL)
+        return complain("--threads", "no thread could be started");
 
     int status = 1;
     pthread_t thread;

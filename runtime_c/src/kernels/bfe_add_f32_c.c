@@ -1,12 +1,12 @@
 #include "../bfe_float.h"
 #include "../bfe_kernels.h"
 
-void bfe_add_f32(float *restrict y, const float *restrict x, size_t count) {
+void bfe_add_f32_c(float *restrict y, const float *restrict x, size_t count) {
     for (size_t i = 0; i < count; i++)
         y[i] = y[i] + x[i];
 }
 
-void bfe_add_scaled_f32(float *restrict y, float factor, const float *restrict x, size_t count) {
+void bfe_add_scaled_f32_c(float *restrict y, float factor, const float *restrict x, size_t count) {
     for (size_t i = 0; i < count; i++)
         y[i] = y[i] + factor * x[i];
 }

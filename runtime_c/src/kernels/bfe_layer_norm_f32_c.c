@@ -1,7 +1,7 @@
 #include "../bfe_float.h"
 #include "../bfe_kernels.h"
 
-void bfe_layer_norm_f32(const float *x, const float *gain, const float *bias, size_t count, float *y) {
+void bfe_layer_norm_f32_c(const float *x, const float *gain, const float *bias, size_t count, float *y) {
     uint32_t largest = bfe_bits(BFE_TINY);
     for (size_t i = 0; i < count; i++) {
         const uint32_t magnitude = bfe_magnitude(x[i]);

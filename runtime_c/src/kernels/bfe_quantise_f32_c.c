@@ -1,7 +1,7 @@
 #include "../bfe_float.h"
 #include "../bfe_kernels.h"
 
-float bfe_quantise_f32(const float *x, size_t count, int8_t *q) {
+float bfe_quantise_f32_c(const float *x, size_t count, int8_t *q) {
     uint32_t largest = bfe_bits(BFE_TINY);
     for (size_t i = 0; i < count; i++) {
         const uint32_t magnitude = bfe_magnitude(x[i]);

@@ -1,7 +1,7 @@
 #include "../bfe_float.h"
 #include "../bfe_kernels.h"
 
-void bfe_sincos_f16(const uint16_t *angles, size_t count, float *cosine, float *sine) {
+void bfe_sincos_f16_c(const uint16_t *angles, size_t count, float *cosine, float *sine) {
     for (size_t i = 0; i < count; i++) {
         const float x = bfe_widen_f16(angles[i]);
         const int32_t k = bfe_round(x * 0x1.45f306p-1f); /* quarter turns, -2..2 */

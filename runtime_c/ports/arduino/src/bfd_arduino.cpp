@@ -134,6 +134,13 @@ void *bfd_memory(size_t bytes, uint64_t *available) {
     return bytes <= sizeof arena ? arena : nullptr;
 }
 
+uint64_t bfd_prepare(bfe_model *model) {
+    (void)model; /* the weights are used where they lie */
+    return 0;
+}
+
+void bfd_divide(bfe_options *options) { (void)options; }
+
 const char *bfd_memory_kind(void) { return "sram"; }
 
 const uint8_t *bfd_stack_low(void) { return stack_high - STACK_BYTES; }

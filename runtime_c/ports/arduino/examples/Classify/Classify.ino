@@ -32,7 +32,7 @@ static void print_class(uint32_t index) {
 
 /* Returns whether the logits are the expected ones. */
 static bool classify(uint32_t index) {
-  const bfe_options options = {BFEDGE_TILE_TOKENS, nullptr, nullptr};
+  const bfe_options options = {BFEDGE_TILE_TOKENS, nullptr, nullptr, 0, nullptr, nullptr};
   const uint8_t *image;
   const float *expected;
   bfe_golden(&model, index, &image, &expected);

@@ -23,13 +23,17 @@ static int32_t dot_codes(const uint8_t *row, const int8_t *q, size_t columns) {
     return sum;
 }
 
-void bfe_matvec_trits3(const uint8_t *weight, float scale, size_t rows, size_t columns, const int8_t *q, float s,
-                       float *y) {
-    const size_t stride = (columns + 4) / 5;
-    const float factor = s * scale;
-    int32_t sum_of_q = 0;
-    for (size_t i = 0; i < columns; i++)
-        sum_of_q += q[i];
-    for (size_t r = 0; r < rows; r++)
-        y[r] = (float)(dot_codes(weight + r * stride, q, columns) - sum_of_q) * factor;
+void bfe_product_trits3_c(const bfe_matrix *matrix, const int8_t *q, size_t q_stride, const float *s, size_t count,
+                          void *y, size_t y_stride, void *scratch) {
+    const uint8_t *const weight = matrix->weight;
+    (void)scratch;
+    for (size_t c = 0; c < count; c++, q += q_stride) {
+        float *const values = (float *)y + c * y_stride;
+        const float factor = s[c] * matrix->scale[0];
+        int32_t sum_of_q = 0;
+        for (size_t i = 0; i < matrix->columns; i++)
+            sum_of_q += q[i];
+        for (size_t r = 0; r < matrix->rows; r++)
+            values[r] = (float)(dot_codes(weight + r * matrix->stride, q, matrix->columns) - sum_of_q) * factor;
+    }
 }
