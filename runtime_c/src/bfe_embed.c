@@ -17,30 +17,31 @@ static void load_patch(const bfe_config *config, const uint8_t *image, uint32_t 
     memset(to, 0, bfe_pad_columns(config->patch_columns) - config->patch_columns);
 }
 
-void bfe_embed(const bfe_job *job, uint32_t worker, const bfe_workspace *w) {
+void bfe_embed(const bfe_job *job, uint32_t worker) {
     const bfe_model *const model = job->model;
     const bfe_config *const config = &model->config;
     const size_t d = config->d_model, patch_bytes = bfe_pad_columns(config->patch_columns);
     const bfe_matrix weight = bfe_matrix_of(model, BFE_KIND_PATCH_WEIGHT, BFE_NO_BLOCK);
     const float *const position = bfe_section(model, BFE_KIND_POSITION, BFE_NO_BLOCK);
     const uint32_t before = config->pooling == BFE_POOL_CLASS ? 1 : 0; /* tokens that are no patches */
+    bfe_embed_pieces w;
+    bfe_lay_out_embed(job, worker, &w);
     uint32_t first, end;
 
     if (worker == 0) {
-        memcpy(w->residual, position, before * d * sizeof *position);
-        *w->model_bytes += before * d * sizeof *position;
+        memcpy(job->residual, position, before * d * sizeof *position);
+        bfe_count(job, worker, before * d * sizeof *position);
     }
     bfe_share(&job->schedule, worker, config->tokens - before, &first, &end);
-    *w->model_bytes += (uint64_t)(end - first) * d * sizeof *position;
+    bfe_count(job, worker, (uint64_t)(end - first) * d * sizeof *position);
     for (uint32_t patch = first; patch < end;) {
         const uint32_t count = bfe_least(end - patch, job->schedule.columns);
-        float *const tokens = w->residual + (before + patch) * d;
+        float *const tokens = job->residual + (before + patch) * d;
         for (uint32_t c = 0; c < count; c++) {
-            load_patch(config, job->image, patch + c, w->embed.patch + c * patch_bytes);
-            w->embed.scale[c] = 1.0f; /* pixels are integers */
+            load_patch(config, job->image, patch + c, w.patch + c * patch_bytes);
+            w.scale[c] = 1.0f; /* pixels are integers */
         }
-        bfe_multiply(model, w, &weight, w->embed.patch, patch_bytes, w->embed.scale, count, tokens, d,
-                     w->embed.scratch);
+        bfe_multiply(job, worker, &weight, w.patch, patch_bytes, w.scale, count, tokens, d, w.scratch);
         model->kernels->add(tokens, position + (before + patch) * d, count * d);
         patch += count;
     }

@@ -19,8 +19,10 @@ typedef struct rotation {
 
 /* What a worker needs of a block. */
 typedef struct experts_block {
+    const bfe_job *job;
     const bfe_model *model;
-    const bfe_workspace *w;
+    uint32_t worker;
+    bfe_experts_pieces w;
     uint32_t columns, pairs;  /* that go through a matrix together */
     const float *gain, *bias; /* of the norm */
     bfe_matrix router, substrate, down;
@@ -29,33 +31,33 @@ typedef struct experts_block {
 
 enum { NO_EXPERT = UINT32_MAX };
 
-static experts_block load_block(const bfe_job *job, const bfe_workspace *w) {
+static void load_block(const bfe_job *job, uint32_t worker, experts_block *b) {
     const bfe_model *const model = job->model;
     const bfe_config *const config = &model->config;
     const uint32_t block = job->block;
-    experts_block b;
-    b.model = model;
-    b.w = w;
-    b.columns = job->schedule.columns;
-    b.pairs = job->schedule.pairs;
-    b.gain = bfe_section(model, BFE_KIND_NORM2, block);
-    b.bias = b.gain + config->d_model;
-    b.router = bfe_matrix_of(model, BFE_KIND_ROUTER_WEIGHT, block);
-    b.substrate = bfe_matrix_of(model, BFE_KIND_SUBSTRATE, block);
-    b.down = bfe_matrix_of(model, BFE_KIND_DOWN_WEIGHT, block);
-    b.input.angles = bfe_section(model, BFE_KIND_THETA, block);
-    b.input.width = config->d_model;
-    b.input.padded = bfe_padded(config->d_model);
-    b.input.layers = config->theta_layers;
-    b.input.cosine = w->experts.expert.theta_cosine;
-    b.input.sine = w->experts.expert.theta_sine;
-    b.output.angles = bfe_section(model, BFE_KIND_PHI, block);
-    b.output.width = config->d_ff;
-    b.output.padded = bfe_padded(config->d_ff);
-    b.output.layers = config->phi_layers;
-    b.output.cosine = w->experts.expert.phi_cosine;
-    b.output.sine = w->experts.expert.phi_sine;
-    return b;
+    b->job = job;
+    b->model = model;
+    b->worker = worker;
+    bfe_lay_out_experts(job, worker, &b->w);
+    b->columns = job->schedule.columns;
+    b->pairs = job->schedule.pairs;
+    b->gain = bfe_section(model, BFE_KIND_NORM2, block);
+    b->bias = b->gain + config->d_model;
+    b->router = bfe_matrix_of(model, BFE_KIND_ROUTER_WEIGHT, block);
+    b->substrate = bfe_matrix_of(model, BFE_KIND_SUBSTRATE, block);
+    b->down = bfe_matrix_of(model, BFE_KIND_DOWN_WEIGHT, block);
+    b->input.angles = bfe_section(model, BFE_KIND_THETA, block);
+    b->input.width = config->d_model;
+    b->input.padded = bfe_padded(config->d_model);
+    b->input.layers = config->theta_layers;
+    b->input.cosine = b->w.expert.theta_cosine;
+    b->input.sine = b->w.expert.theta_sine;
+    b->output.angles = bfe_section(model, BFE_KIND_PHI, block);
+    b->output.width = config->d_ff;
+    b->output.padded = bfe_padded(config->d_ff);
+    b->output.layers = config->phi_layers;
+    b->output.cosine = b->w.expert.phi_cosine;
+    b->output.sine = b->w.expert.phi_sine;
 }
 
 /* Rotates x[padded], of which the first `width` elements are set, by an expert's angles, and compacts the result. Pairs
@@ -64,7 +66,7 @@ static void rotate(const experts_block *b, rotation *r, uint32_t expert, float *
     const size_t angles = r->layers * (r->padded / 2);
     if (r->expanded != expert) {
         b->model->kernels->sincos(r->angles + expert * angles, angles, r->cosine, r->sine);
-        *b->w->model_bytes += angles * sizeof *r->angles;
+        bfe_count(b->job, b->worker, angles * sizeof *r->angles);
         r->expanded = expert;
     }
     for (size_t i = r->width; i < r->padded; i++)
@@ -76,21 +78,21 @@ static void rotate(const experts_block *b, rotation *r, uint32_t expert, float *
 /* LayerNorm and routing of a tile. */
 static void route_tile(const experts_block *b, const float *residual, uint32_t tokens) {
     const bfe_config *const config = &b->model->config;
-    const bfe_workspace *const w = b->w;
+    const bfe_experts_pieces *const w = &b->w;
     const size_t d = config->d_model, padded = bfe_pad_columns(d), top_k = config->top_k, experts = config->experts;
-    *w->model_bytes += (uint64_t)tokens * 2 * d * sizeof *b->gain;
+    bfe_count(b->job, b->worker, (uint64_t)tokens * 2 * d * sizeof *b->gain);
     for (uint32_t t = 0; t < tokens;) {
         const uint32_t count = bfe_least(tokens - t, b->columns);
         for (uint32_t c = 0; c < count; c++) {
-            float *const norm = w->experts.norm + (t + c) * d;
+            float *const norm = w->norm + (t + c) * d;
             b->model->kernels->layer_norm(residual + (t + c) * d, b->gain, b->bias, d, norm);
-            w->experts.route.s[c] = bfe_quantise_column(b->model, norm, d, w->experts.route.quantised + c * padded);
+            w->route.s[c] = bfe_quantise_column(b->model, norm, d, w->route.quantised + c * padded);
         }
-        bfe_multiply(b->model, w, &b->router, w->experts.route.quantised, padded, w->experts.route.s, count,
-                     w->experts.route.logits, experts, w->experts.route.scratch);
+        bfe_multiply(b->job, b->worker, &b->router, w->route.quantised, padded, w->route.s, count, w->route.logits,
+                     experts, w->route.scratch);
         for (uint32_t c = 0; c < count; c++)
-            bfe_route(w->experts.route.logits + c * experts, config->experts, config->top_k,
-                      w->experts.selected + (t + c) * top_k, w->experts.gate + (t + c) * top_k);
+            bfe_route(w->route.logits + c * experts, config->experts, config->top_k, w->selected + (t + c) * top_k,
+                      w->gate + (t + c) * top_k);
         t += count;
     }
 }
@@ -99,39 +101,39 @@ static void route_tile(const experts_block *b, const float *residual, uint32_t t
  * order. */
 static void sort_pairs(const experts_block *b, uint32_t pairs) {
     const uint32_t experts = b->model->config.experts;
-    uint32_t *const start = b->w->experts.start;
-    const uint16_t *const selected = b->w->experts.selected;
+    uint32_t *const start = b->w.sort.start;
+    const uint16_t *const selected = b->w.selected;
     memset(start, 0, (experts + 1) * sizeof *start);
     for (uint32_t i = 0; i < pairs; i++)
         start[selected[i] + 1]++;
     for (uint32_t e = 0; e < experts; e++)
         start[e + 1] += start[e];
     for (uint32_t i = 0; i < pairs; i++)
-        b->w->experts.order[start[selected[i]]++] = (uint16_t)i;
+        b->w.order[start[selected[i]]++] = (uint16_t)i;
 }
 
 /* sum += gate * (the expert's output for its token), for all pairs of a tile. */
 static void run_pairs(experts_block *b, uint32_t pairs) {
-    const bfe_workspace *const w = b->w;
+    const bfe_experts_pieces *const w = &b->w;
     const size_t d = b->input.width, padded = bfe_pad_columns(d), d_ff = b->output.width;
     const uint32_t top_k = b->model->config.top_k;
-    float *const input = w->experts.expert.input, *const hidden = w->experts.expert.hidden;
+    float *const input = w->expert.input, *const hidden = w->expert.hidden;
     b->input.expanded = b->output.expanded = NO_EXPERT;
     for (uint32_t first = 0; first < pairs;) {
         const uint32_t count = bfe_least(pairs - first, b->pairs);
-        const uint16_t *const order = w->experts.order + first;
+        const uint16_t *const order = w->order + first;
         for (uint32_t c = 0; c < count; c++) {
-            memcpy(input, w->experts.norm + order[c] / top_k * d, d * sizeof *input);
-            rotate(b, &b->input, w->experts.selected[order[c]], input);
-            w->experts.expert.s[c] = bfe_quantise_column(b->model, input, d, w->experts.expert.quantised + c * padded);
+            memcpy(input, w->norm + order[c] / top_k * d, d * sizeof *input);
+            rotate(b, &b->input, w->selected[order[c]], input);
+            w->expert.s[c] = bfe_quantise_column(b->model, input, d, w->expert.quantised + c * padded);
         }
-        bfe_multiply(b->model, w, &b->substrate, w->experts.expert.quantised, padded, w->experts.expert.s, count,
-                     hidden, b->output.padded, w->experts.expert.scratch);
+        bfe_multiply(b->job, b->worker, &b->substrate, w->expert.quantised, padded, w->expert.s, count, hidden,
+                     b->output.padded, w->expert.scratch);
         for (uint32_t c = 0; c < count; c++) {
             float *const x = hidden + c * b->output.padded;
             b->model->kernels->gelu(x, d_ff);
-            rotate(b, &b->output, w->experts.selected[order[c]], x);
-            b->model->kernels->add_scaled(w->experts.sum + order[c] / top_k * d_ff, w->experts.gate[order[c]], x, d_ff);
+            rotate(b, &b->output, w->selected[order[c]], x);
+            b->model->kernels->add_scaled(w->sum + order[c] / top_k * d_ff, w->gate[order[c]], x, d_ff);
         }
         first += count;
     }
@@ -139,31 +141,31 @@ static void run_pairs(experts_block *b, uint32_t pairs) {
 
 /* The down projection, shared by all experts and so once a token, into the residual. */
 static void project_tile(const experts_block *b, float *residual, uint32_t tokens) {
-    const bfe_workspace *const w = b->w;
+    const bfe_experts_pieces *const w = &b->w;
     const size_t d = b->input.width, d_ff = b->output.width, padded = bfe_pad_columns(d_ff);
     for (uint32_t t = 0; t < tokens;) {
         const uint32_t count = bfe_least(tokens - t, b->columns);
         for (uint32_t c = 0; c < count; c++)
-            w->experts.down.s[c] = bfe_quantise_column(b->model, w->experts.sum + (t + c) * d_ff, d_ff,
-                                                       w->experts.down.quantised + c * padded);
-        bfe_multiply(b->model, w, &b->down, w->experts.down.quantised, padded, w->experts.down.s, count,
-                     w->experts.down.product, d, w->experts.down.scratch);
-        b->model->kernels->add(residual + t * d, w->experts.down.product, count * d);
+            w->down.s[c] = bfe_quantise_column(b->model, w->sum + (t + c) * d_ff, d_ff, w->down.quantised + c * padded);
+        bfe_multiply(b->job, b->worker, &b->down, w->down.quantised, padded, w->down.s, count, w->down.product, d,
+                     w->down.scratch);
+        b->model->kernels->add(residual + t * d, w->down.product, count * d);
         t += count;
     }
 }
 
-void bfe_experts(const bfe_job *job, uint32_t worker, const bfe_workspace *w) {
+void bfe_experts(const bfe_job *job, uint32_t worker) {
     const bfe_config *const config = &job->model->config;
-    experts_block b = load_block(job, w);
+    experts_block b;
+    load_block(job, worker, &b);
     uint32_t first, end;
     bfe_share(&job->schedule, worker, config->tokens, &first, &end);
     for (uint32_t token = first; token < end;) {
         const uint32_t count = bfe_least(end - token, job->schedule.tile);
-        float *const residual = w->residual + (size_t)token * config->d_model;
+        float *const residual = job->residual + (size_t)token * config->d_model;
         route_tile(&b, residual, count);
         sort_pairs(&b, count * config->top_k);
-        memset(w->experts.sum, 0, (size_t)count * config->d_ff * sizeof(float)); /* +0.0 */
+        memset(b.w.sum, 0, (size_t)count * config->d_ff * sizeof(float)); /* +0.0 */
         run_pairs(&b, count * config->top_k);
         project_tile(&b, residual, count);
         token += count;

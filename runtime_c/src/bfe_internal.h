@@ -33,104 +33,117 @@ typedef struct bfe_heads {
 } bfe_heads;
 
 /*
- * Where everything lies in the workspace, for one of the workers. The residual lives throughout; the stages, one after
- * the other, share the rest, and so do the steps within a stage. `columns` and `pairs` are what goes through a matrix
- * together: of tokens, and of (token, expert) pairs.
+ * The workspace begins with a count of bytes for each worker and the residual, which live throughout. The steps, one
+ * after the other, share the rest, but for what attention's two have in common. A worker's pieces of a step are below;
+ * `columns` and `pairs` are what goes through a matrix together: of tokens, and of (token, expert) pairs. d16 and the
+ * like are rounded up to BFE_COLUMN_BLOCK, with zeros behind the end.
  *
  * The piece that ends a step is one that is written to its end, so that what is used is what is stated.
  */
-typedef struct bfe_workspace {
-    uint64_t *model_bytes; /* [workers], this one's first: each stage adds what it reads of the model */
+typedef struct bfe_embed_pieces {
+    void *scratch;
+    float *scale;  /* [columns] */
+    int8_t *patch; /* [columns, patch_columns16] */
+} bfe_embed_pieces;
 
-    float *residual; /* [tokens, d_model] */
+/* Of all workers. */
+typedef struct bfe_attention_pieces {
+    int8_t *query;   /* [tokens, heads, head_size16] */
+    bfe_heads key;   /* [tokens, head_size] each */
+    bfe_heads value; /* [head_size, tokens] each */
+    float *scale;    /* [3, heads, tokens] */
+} bfe_attention_pieces;
 
-    /* d16 and the like: rounded up to BFE_COLUMN_BLOCK, with zeros behind the end. */
+typedef struct bfe_project_pieces {
+    void *scratch;
+    float *s;          /* [columns] */
+    int8_t *quantised; /* [columns, d_model16] */
+    float *norm;       /* [d_model] */
+    int8_t *part;      /* [head_size] */
+    float *product;    /* [columns, 3 * d_model] */
+} bfe_project_pieces;
+
+typedef struct bfe_attend_pieces {
+    void *scratch;
+    float *s;          /* [columns] */
+    int32_t *score;    /* [columns, tokens] */
+    float *weight;     /* [tokens] */
+    int8_t *mixing;    /* [columns, tokens16]: the weights, quantised */
+    float *factor;     /* [columns]: their scales */
+    int32_t *sum;      /* [columns, head_size] */
+    float *output;     /* [columns, d_model]: the heads, concatenated */
+    int8_t *quantised; /* [columns, d_model16] */
+    float *product;    /* [columns, d_model] */
+} bfe_attend_pieces;
+
+typedef struct bfe_experts_pieces { /* of one tile of tokens */
+    float *norm;                    /* [tile, d_model] */
+    float *sum;                     /* [tile, d_ff]: the experts' weighted sum */
+    float *gate;                    /* [tile, top_k]: weights of the selected experts */
+    uint16_t *selected;             /* [tile, top_k]: the selected experts, ascending */
+    uint16_t *order;                /* [tile * top_k]: the pairs, by expert and then by token */
+
+    /* One after the other. */
     struct {
         void *scratch;
-        float *scale;  /* [columns] */
-        int8_t *patch; /* [columns, patch_columns16] */
-    } embed;
-
+        float *s;          /* [columns] */
+        int8_t *quantised; /* [columns, d_model16] */
+        float *logits;     /* [columns, experts] */
+    } route;
     struct {
-        int8_t *query;   /* [tokens, heads, head_size16] */
-        bfe_heads key;   /* [tokens, head_size] each */
-        bfe_heads value; /* [head_size, tokens] each */
-        float *scale;    /* [3, heads, tokens] */
-        struct {
-            void *scratch;
-            float *s;          /* [columns] */
-            int8_t *quantised; /* [columns, d_model16] */
-            float *norm;       /* [d_model] */
-            int8_t *part;      /* [head_size] */
-            float *product;    /* [columns, 3 * d_model] */
-        } project;
-        struct {
-            void *scratch;
-            float *s;          /* [columns] */
-            int32_t *score;    /* [columns, tokens] */
-            float *weight;     /* [tokens] */
-            int8_t *mixing;    /* [columns, tokens16]: the weights, quantised */
-            float *factor;     /* [columns]: their scales */
-            int32_t *sum;      /* [columns, head_size] */
-            float *output;     /* [columns, d_model]: the heads, concatenated */
-            int8_t *quantised; /* [columns, d_model16] */
-            float *product;    /* [columns, d_model] */
-        } attend;
-    } attention;
-
-    struct {                /* of one tile of tokens */
-        float *norm;        /* [tile, d_model] */
-        float *sum;         /* [tile, d_ff]: the experts' weighted sum */
-        float *gate;        /* [tile, top_k]: weights of the selected experts */
-        uint16_t *selected; /* [tile, top_k]: the selected experts, ascending */
-        uint16_t *order;    /* [tile * top_k]: the pairs, by expert and then by token */
-        struct {
-            void *scratch;
-            float *s;          /* [columns] */
-            int8_t *quantised; /* [columns, d_model16] */
-            float *logits;     /* [columns, experts] */
-        } route;
-        uint32_t *start; /* [experts + 1]: where each expert's pairs begin in `order`; only while they are sorted */
-        struct {
-            void *scratch;
-            float *theta_cosine, *theta_sine; /* [theta_layers, padded d_model / 2] of one expert */
-            float *phi_cosine, *phi_sine;     /* [phi_layers, padded d_ff / 2] of one expert */
-            float *input;                     /* [padded d_model] */
-            float *s;                         /* [pairs] */
-            int8_t *quantised;                /* [pairs, d_model16] */
-            float *hidden;                    /* [pairs, padded d_ff] */
-        } expert;
-        struct {
-            void *scratch;
-            float *s;          /* [columns] */
-            int8_t *quantised; /* [columns, d_ff16] */
-            float *product;    /* [columns, d_model] */
-        } down;
-    } experts;
-
+        uint32_t *start; /* [experts + 1]: where each expert's pairs begin in `order` */
+    } sort;
     struct {
         void *scratch;
-        float *norm;       /* [d_model] */
-        float *pooled;     /* [d_model] */
-        int8_t *quantised; /* [d_model16] */
-    } head;
-} bfe_workspace;
+        float *theta_cosine, *theta_sine; /* [theta_layers, padded d_model / 2] of one expert */
+        float *phi_cosine, *phi_sine;     /* [phi_layers, padded d_ff / 2] of one expert */
+        float *input;                     /* [padded d_model] */
+        float *s;                         /* [pairs] */
+        int8_t *quantised;                /* [pairs, d_model16] */
+        float *hidden;                    /* [pairs, padded d_ff] */
+    } expert;
+    struct {
+        void *scratch;
+        float *s;          /* [columns] */
+        int8_t *quantised; /* [columns, d_ff16] */
+        float *product;    /* [columns, d_model] */
+    } down;
+} bfe_experts_pieces;
 
-/*
- * Bytes of the workspace. If `base` is not NULL, also points *workspace into it, for this worker: one function for
- * both, so that the size that users are told is exact.
- */
-uint64_t bfe_lay_out(const bfe_model *model, const bfe_schedule *schedule, uint32_t worker, void *base,
-                     bfe_workspace *workspace);
+typedef struct bfe_head_pieces {
+    void *scratch;
+    float *norm;       /* [d_model] */
+    float *pooled;     /* [d_model] */
+    int8_t *quantised; /* [d_model16] */
+} bfe_head_pieces;
 
 /* One run of bfe_run. */
 typedef struct bfe_job {
     const bfe_model *model;
     bfe_schedule schedule;
+    uint8_t *workspace;
+    float *residual; /* [tokens, d_model], in the workspace */
     const uint8_t *image;
     float *logits;
     uint32_t block;
 } bfe_job;
+
+/* Bytes of the workspace, and the residual in it. Sizes come from the same functions that hand out the pieces, so that
+ * the size that users are told is exact. */
+uint64_t bfe_workspace_bytes(const bfe_model *model, const bfe_schedule *schedule);
+float *bfe_residual_in(const bfe_schedule *schedule, uint8_t *workspace);
+
+void bfe_lay_out_embed(const bfe_job *job, uint32_t worker, bfe_embed_pieces *out);
+void bfe_lay_out_attention(const bfe_job *job, bfe_attention_pieces *out);
+void bfe_lay_out_project(const bfe_job *job, uint32_t worker, bfe_project_pieces *out);
+void bfe_lay_out_attend(const bfe_job *job, uint32_t worker, bfe_attend_pieces *out);
+void bfe_lay_out_experts(const bfe_job *job, uint32_t worker, bfe_experts_pieces *out);
+void bfe_lay_out_head(const bfe_job *job, bfe_head_pieces *out);
+
+/* Adds to what a worker has read of the model since the last stage. */
+static inline void bfe_count(const bfe_job *job, uint32_t worker, uint64_t bytes) {
+    ((uint64_t *)(void *)job->workspace)[worker] += bytes;
+}
 
 /* Items first..end - 1 of `count`, one worker's share of them. The last worker's is the largest. */
 static inline void bfe_share(const bfe_schedule *schedule, uint32_t worker, uint32_t count, uint32_t *first,
@@ -140,7 +153,7 @@ static inline void bfe_share(const bfe_schedule *schedule, uint32_t worker, uint
 }
 
 /* The steps of bfe_run, in order. Workers do their share of each; all have done so before the next begins. */
-typedef void bfe_step(const bfe_job *job, uint32_t worker, const bfe_workspace *workspace);
+typedef void bfe_step(const bfe_job *job, uint32_t worker);
 bfe_step bfe_embed;
 bfe_step bfe_project; /* attention: queries, keys and values */
 bfe_step bfe_attend;  /* attention: the rest */
@@ -151,8 +164,8 @@ bfe_step bfe_head;
 float bfe_quantise_column(const bfe_model *model, const float *x, size_t count, int8_t *q);
 
 /* A product by the model's kernels, its bytes counted. */
-void bfe_multiply(const bfe_model *model, const bfe_workspace *workspace, const bfe_matrix *matrix, const int8_t *q,
-                  size_t q_stride, const float *s, size_t count, void *y, size_t y_stride, void *scratch);
+void bfe_multiply(const bfe_job *job, uint32_t worker, const bfe_matrix *matrix, const int8_t *q, size_t q_stride,
+                  const float *s, size_t count, void *y, size_t y_stride, void *scratch);
 
 /* count rounded up to BFE_COLUMN_BLOCK. */
 static inline size_t bfe_pad_columns(size_t count) {

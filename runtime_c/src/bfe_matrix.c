@@ -4,9 +4,6 @@
 
 #include <string.h>
 
-/* Columns that one pass over a matrix serves. */
-static uint32_t columns_a_pass(const bfe_model *model) { return model->kernels == &bfe_kernels_c ? 1 : UINT32_MAX; }
-
 bfe_matrix bfe_matrix_of(const bfe_model *model, uint16_t weight_kind, uint32_t block) {
     const uint32_t position = bfe_section_position(&model->config, weight_kind, block);
     const bfe_entry entry = bfe_read_entry(model->file, position);
@@ -38,12 +35,14 @@ float bfe_quantise_column(const bfe_model *model, const float *x, size_t count, 
     return model->kernels->quantise(x, count, q);
 }
 
-void bfe_multiply(const bfe_model *model, const bfe_workspace *workspace, const bfe_matrix *matrix, const int8_t *q,
-                  size_t q_stride, const float *s, size_t count, void *y, size_t y_stride, void *scratch) {
-    bfe_product *const product = matrix->encoding == BFE_ENCODING_INT8     ? model->kernels->product_int8
-                                 : matrix->encoding == BFE_ENCODING_TRITS2 ? model->kernels->product_trits2
-                                                                           : model->kernels->product_trits3;
-    const uint32_t a_pass = columns_a_pass(model);
-    *workspace->model_bytes += (count + a_pass - 1) / a_pass * (uint64_t)matrix->bytes;
+void bfe_multiply(const bfe_job *job, uint32_t worker, const bfe_matrix *matrix, const int8_t *q, size_t q_stride,
+                  const float *s, size_t count, void *y, size_t y_stride, void *scratch) {
+    const bfe_kernels *const kernels = job->model->kernels;
+    bfe_product *const product = matrix->encoding == BFE_ENCODING_INT8     ? kernels->product_int8
+                                 : matrix->encoding == BFE_ENCODING_TRITS2 ? kernels->product_trits2
+                                                                           : kernels->product_trits3;
+    const size_t passes =
+        kernels == &bfe_kernels_c ? count : 1; /* the others pass once over a matrix for all columns */
+    bfe_count(job, worker, passes * (uint64_t)matrix->bytes);
     product(matrix, q, q_stride, s, count, y, y_stride, scratch);
 }

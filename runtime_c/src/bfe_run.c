@@ -1,36 +1,35 @@
 #include "bfe_internal.h"
 
+#include <string.h>
+
 /* What the workers of one step share. */
 typedef struct step {
-    bfe_job job;
-    void *workspace;
+    const bfe_job *job;
     bfe_step *run;
 } step;
 
 static void run_worker(void *argument, uint32_t worker) {
     const step *const s = argument;
-    bfe_workspace w;
-    (void)bfe_lay_out(s->job.model, &s->job.schedule, worker, s->workspace, &w);
-    s->run(&s->job, worker, &w);
+    s->run(s->job, worker);
 }
 
-static void run_step(step *s, const bfe_options *options, bfe_step *run) {
-    const uint32_t workers = s->job.schedule.workers;
-    s->run = run;
+static void run_step(const bfe_job *job, const bfe_options *options, bfe_step *run) {
+    step s = {job, run};
+    const uint32_t workers = job->schedule.workers;
     if (workers > 1 && options->parallel != NULL) {
-        options->parallel(options->parallel_context, run_worker, s, workers);
+        options->parallel(options->parallel_context, run_worker, &s, workers);
         return;
     }
     for (uint32_t worker = 0; worker < workers; worker++)
-        run_worker(s, worker);
+        run(job, worker);
 }
 
 /* Shows a finished stage to the caller, and starts counting for the next. */
-static void trace(const step *s, const bfe_options *options, bfe_stage stage, uint32_t block, const float *values,
+static void trace(const bfe_job *job, const bfe_options *options, bfe_stage stage, uint32_t block, const float *values,
                   size_t count) {
-    uint64_t *const counts = s->workspace; /* where bfe_lay_out has them */
+    uint64_t *const counts = (uint64_t *)(void *)job->workspace;
     uint64_t model_bytes = 0;
-    for (uint32_t worker = 0; worker < s->job.schedule.workers; worker++) {
+    for (uint32_t worker = 0; worker < job->schedule.workers; worker++) {
         model_bytes += counts[worker];
         counts[worker] = 0;
     }
@@ -52,23 +51,25 @@ bfe_status bfe_run(const bfe_model *model, const bfe_options *options, void *wor
 
     const bfe_config *const config = &model->config;
     const size_t count = (size_t)config->tokens * config->d_model;
-    step s = {{model, bfe_schedule_of(model, options), image, logits, BFE_NO_BLOCK}, workspace, NULL};
-    bfe_workspace w;
-    (void)bfe_lay_out(model, &s.job.schedule, 0, workspace, &w);
-    for (uint32_t worker = 0; worker < s.job.schedule.workers; worker++)
-        w.model_bytes[worker] = 0;
+    bfe_job job;
+    job.model = model;
+    job.schedule = bfe_schedule_of(model, options);
+    job.workspace = workspace;
+    job.residual = bfe_residual_in(&job.schedule, workspace);
+    job.image = image;
+    job.logits = logits;
+    memset(workspace, 0, job.schedule.workers * sizeof(uint64_t)); /* bfe_count's */
 
-    run_step(&s, options, bfe_embed);
-    trace(&s, options, BFE_STAGE_EMBED, BFE_NO_BLOCK, w.residual, count);
-    for (uint32_t block = 0; block < config->layers; block++) {
-        s.job.block = block;
-        run_step(&s, options, bfe_project);
-        run_step(&s, options, bfe_attend);
-        trace(&s, options, BFE_STAGE_ATTENTION, block, w.residual, count);
-        run_step(&s, options, bfe_experts);
-        trace(&s, options, BFE_STAGE_EXPERTS, block, w.residual, count);
+    run_step(&job, options, bfe_embed);
+    trace(&job, options, BFE_STAGE_EMBED, BFE_NO_BLOCK, job.residual, count);
+    for (job.block = 0; job.block < config->layers; job.block++) {
+        run_step(&job, options, bfe_project);
+        run_step(&job, options, bfe_attend);
+        trace(&job, options, BFE_STAGE_ATTENTION, job.block, job.residual, count);
+        run_step(&job, options, bfe_experts);
+        trace(&job, options, BFE_STAGE_EXPERTS, job.block, job.residual, count);
     }
-    run_step(&s, options, bfe_head);
-    trace(&s, options, BFE_STAGE_LOGITS, BFE_NO_BLOCK, logits, config->classes);
+    run_step(&job, options, bfe_head);
+    trace(&job, options, BFE_STAGE_LOGITS, BFE_NO_BLOCK, logits, config->classes);
     return BFE_OK;
 }

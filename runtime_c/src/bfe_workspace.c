@@ -29,160 +29,227 @@ typedef struct sizes {
     uint64_t d, d_ff, padded_d, padded_d_ff;
 } sizes;
 
-static sizes sizes_of(const bfe_model *model, const bfe_schedule *schedule) {
+static void find_sizes(const bfe_model *model, const bfe_schedule *schedule, sizes *z) {
     const bfe_config *const config = &model->config;
     const uint32_t patches = config->tokens - (config->pooling == BFE_POOL_CLASS ? 1 : 0);
-    sizes z;
-    z.config = config;
-    z.schedule = schedule;
-    z.layout = model->kernels->layout;
-    z.tokens = config->tokens;
-    z.heads = config->heads;
-    z.head_size = config->d_model / config->heads;
-    z.columns = schedule->columns;
-    z.pairs = schedule->pairs;
-    z.patches = bfe_least((patches + schedule->workers - 1) / schedule->workers, schedule->columns);
-    z.d = config->d_model;
-    z.d_ff = config->d_ff;
-    z.padded_d = bfe_padded(config->d_model);
-    z.padded_d_ff = bfe_padded(config->d_ff);
-    return z;
+    z->config = config;
+    z->schedule = schedule;
+    z->layout = model->kernels->layout;
+    z->tokens = config->tokens;
+    z->heads = config->heads;
+    z->head_size = config->d_model / config->heads;
+    z->columns = schedule->columns;
+    z->pairs = schedule->pairs;
+    z->patches = bfe_least((patches + schedule->workers - 1) / schedule->workers, schedule->columns);
+    z->d = config->d_model;
+    z->d_ff = config->d_ff;
+    z->padded_d = bfe_padded(config->d_model);
+    z->padded_d_ff = bfe_padded(config->d_ff);
 }
 
 static void *take_scratch(const sizes *z, pieces *p, uint64_t rows, uint64_t columns) {
     return take(p, bfe_scratch_bytes(z->layout, (uint32_t)rows, (uint32_t)columns), 1);
 }
 
-static bfe_heads take_heads(const sizes *z, pieces *p, uint64_t rows, uint64_t columns) {
-    bfe_heads heads;
-    heads.one.weight = NULL;
-    heads.one.scale = NULL;
-    heads.one.rows = (uint32_t)rows;
-    heads.one.columns = (uint32_t)columns;
-    heads.one.stride = bfe_matrix_stride(z->layout, heads.one.columns, BFE_ENCODING_INT8);
-    heads.one.encoding = BFE_ENCODING_INT8;
-    heads.one.layout = (uint16_t)z->layout;
-    heads.one.bytes = 0; /* none of the model's */
-    const uint64_t bytes = bfe_matrix_bytes(z->layout, heads.one.rows, heads.one.columns, BFE_ENCODING_INT8);
-    heads.stride = (size_t)bytes;
-    heads.first = take(p, z->heads * bytes, 1);
-    return heads;
+static void take_heads(const sizes *z, pieces *p, uint64_t rows, uint64_t columns, bfe_heads *heads) {
+    heads->one.weight = NULL;
+    heads->one.scale = NULL;
+    heads->one.rows = (uint32_t)rows;
+    heads->one.columns = (uint32_t)columns;
+    heads->one.stride = bfe_matrix_stride(z->layout, heads->one.columns, BFE_ENCODING_INT8);
+    heads->one.encoding = BFE_ENCODING_INT8;
+    heads->one.layout = (uint16_t)z->layout;
+    heads->one.bytes = 0; /* none of the model's */
+    const uint64_t bytes = bfe_matrix_bytes(z->layout, heads->one.rows, heads->one.columns, BFE_ENCODING_INT8);
+    heads->stride = (size_t)bytes;
+    heads->first = take(p, z->heads * bytes, 1);
 }
 
-static void lay_out_embed(const sizes *z, pieces *p, bfe_workspace *w) {
-    w->embed.scratch = take_scratch(z, p, z->d, z->config->patch_columns);
-    w->embed.scale = take(p, z->patches, sizeof(float));
-    w->embed.patch = take(p, z->patches * bfe_pad_columns(z->config->patch_columns), sizeof(int8_t));
+static void embed_pieces(const sizes *z, pieces *p, void *out) {
+    bfe_embed_pieces *const w = out;
+    w->scratch = take_scratch(z, p, z->d, z->config->patch_columns);
+    w->scale = take(p, z->patches, sizeof(float));
+    w->patch = take(p, z->patches * bfe_pad_columns(z->config->patch_columns), sizeof(int8_t));
 }
 
-static void lay_out_shared_attention(const sizes *z, pieces *p, bfe_workspace *w) {
-    w->attention.query = take(p, z->tokens * z->heads * bfe_pad_columns((size_t)z->head_size), sizeof(int8_t));
-    w->attention.key = take_heads(z, p, z->tokens, z->head_size);
-    w->attention.value = take_heads(z, p, z->head_size, z->tokens);
-    w->attention.scale = take(p, 3 * z->heads * z->tokens, sizeof(float));
+static void attention_pieces(const sizes *z, pieces *p, bfe_attention_pieces *a) {
+    a->query = take(p, z->tokens * z->heads * bfe_pad_columns((size_t)z->head_size), sizeof(int8_t));
+    take_heads(z, p, z->tokens, z->head_size, &a->key);
+    take_heads(z, p, z->head_size, z->tokens, &a->value);
+    a->scale = take(p, 3 * z->heads * z->tokens, sizeof(float));
 }
 
-static void lay_out_project(const sizes *z, pieces *p, bfe_workspace *w) {
-    w->attention.project.scratch = take_scratch(z, p, 3 * z->d, z->d);
-    w->attention.project.s = take(p, z->columns, sizeof(float));
-    w->attention.project.quantised = take(p, z->columns * bfe_pad_columns((size_t)z->d), sizeof(int8_t));
-    w->attention.project.norm = take(p, z->d, sizeof(float));
-    w->attention.project.part = take(p, z->head_size, sizeof(int8_t));
-    w->attention.project.product = take(p, z->columns * 3 * z->d, sizeof(float));
+static void project_pieces(const sizes *z, pieces *p, void *out) {
+    bfe_project_pieces *const w = out;
+    w->scratch = take_scratch(z, p, 3 * z->d, z->d);
+    w->s = take(p, z->columns, sizeof(float));
+    w->quantised = take(p, z->columns * bfe_pad_columns((size_t)z->d), sizeof(int8_t));
+    w->norm = take(p, z->d, sizeof(float));
+    w->part = take(p, z->head_size, sizeof(int8_t));
+    w->product = take(p, z->columns * 3 * z->d, sizeof(float));
 }
 
-static void lay_out_attend(const sizes *z, pieces *p, bfe_workspace *w) {
+static void attend_pieces(const sizes *z, pieces *p, void *out) {
+    bfe_attend_pieces *const w = out;
     const uint64_t most = z->tokens > z->d ? z->tokens : z->d; /* rows, and columns, of the three matrices */
-    w->attention.attend.scratch = take_scratch(z, p, most, most);
-    w->attention.attend.s = take(p, z->columns, sizeof(float));
-    w->attention.attend.score = take(p, z->columns * z->tokens, sizeof(int32_t));
-    w->attention.attend.weight = take(p, z->tokens, sizeof(float));
-    w->attention.attend.mixing = take(p, z->columns * bfe_pad_columns((size_t)z->tokens), sizeof(int8_t));
-    w->attention.attend.factor = take(p, z->columns, sizeof(float));
-    w->attention.attend.sum = take(p, z->columns * z->head_size, sizeof(int32_t));
-    w->attention.attend.output = take(p, z->columns * z->d, sizeof(float));
-    w->attention.attend.quantised = take(p, z->columns * bfe_pad_columns((size_t)z->d), sizeof(int8_t));
-    w->attention.attend.product = take(p, z->columns * z->d, sizeof(float));
+    w->scratch = take_scratch(z, p, most, most);
+    w->s = take(p, z->columns, sizeof(float));
+    w->score = take(p, z->columns * z->tokens, sizeof(int32_t));
+    w->weight = take(p, z->tokens, sizeof(float));
+    w->mixing = take(p, z->columns * bfe_pad_columns((size_t)z->tokens), sizeof(int8_t));
+    w->factor = take(p, z->columns, sizeof(float));
+    w->sum = take(p, z->columns * z->head_size, sizeof(int32_t));
+    w->output = take(p, z->columns * z->d, sizeof(float));
+    w->quantised = take(p, z->columns * bfe_pad_columns((size_t)z->d), sizeof(int8_t));
+    w->product = take(p, z->columns * z->d, sizeof(float));
 }
 
-static void lay_out_experts(const sizes *z, pieces *p, bfe_workspace *w) {
+static void experts_pieces(const sizes *z, pieces *p, void *out) {
+    bfe_experts_pieces *const w = out;
     const bfe_config *const config = z->config;
     const uint64_t tile = z->schedule->tile;
-    w->experts.norm = take(p, tile * z->d, sizeof(float));
-    w->experts.sum = take(p, tile * z->d_ff, sizeof(float));
-    w->experts.gate = take(p, tile * config->top_k, sizeof(float));
-    w->experts.selected = take(p, tile * config->top_k, sizeof(uint16_t));
-    w->experts.order = take(p, tile * config->top_k, sizeof(uint16_t));
+    w->norm = take(p, tile * z->d, sizeof(float));
+    w->sum = take(p, tile * z->d_ff, sizeof(float));
+    w->gate = take(p, tile * config->top_k, sizeof(float));
+    w->selected = take(p, tile * config->top_k, sizeof(uint16_t));
+    w->order = take(p, tile * config->top_k, sizeof(uint16_t));
 
     const uint64_t steps = p->end;
-    w->experts.route.scratch = take_scratch(z, p, config->experts, z->d);
-    w->experts.route.s = take(p, z->columns, sizeof(float));
-    w->experts.route.quantised = take(p, z->columns * bfe_pad_columns((size_t)z->d), sizeof(int8_t));
-    w->experts.route.logits = take(p, z->columns * config->experts, sizeof(float));
+    w->route.scratch = take_scratch(z, p, config->experts, z->d);
+    w->route.s = take(p, z->columns, sizeof(float));
+    w->route.quantised = take(p, z->columns * bfe_pad_columns((size_t)z->d), sizeof(int8_t));
+    w->route.logits = take(p, z->columns * config->experts, sizeof(float));
 
     p->end = steps;
-    w->experts.start = take(p, config->experts + 1, sizeof(uint32_t));
+    w->sort.start = take(p, config->experts + 1, sizeof(uint32_t));
 
     p->end = steps;
-    w->experts.expert.scratch = take_scratch(z, p, z->d_ff, z->d);
-    w->experts.expert.theta_cosine = take(p, config->theta_layers * (z->padded_d / 2), sizeof(float));
-    w->experts.expert.theta_sine = take(p, config->theta_layers * (z->padded_d / 2), sizeof(float));
-    w->experts.expert.phi_cosine = take(p, config->phi_layers * (z->padded_d_ff / 2), sizeof(float));
-    w->experts.expert.phi_sine = take(p, config->phi_layers * (z->padded_d_ff / 2), sizeof(float));
-    w->experts.expert.input = take(p, z->padded_d, sizeof(float));
-    w->experts.expert.s = take(p, z->pairs, sizeof(float));
-    w->experts.expert.quantised = take(p, z->pairs * bfe_pad_columns((size_t)z->d), sizeof(int8_t));
-    w->experts.expert.hidden = take(p, z->pairs * z->padded_d_ff, sizeof(float));
+    w->expert.scratch = take_scratch(z, p, z->d_ff, z->d);
+    w->expert.theta_cosine = take(p, config->theta_layers * (z->padded_d / 2), sizeof(float));
+    w->expert.theta_sine = take(p, config->theta_layers * (z->padded_d / 2), sizeof(float));
+    w->expert.phi_cosine = take(p, config->phi_layers * (z->padded_d_ff / 2), sizeof(float));
+    w->expert.phi_sine = take(p, config->phi_layers * (z->padded_d_ff / 2), sizeof(float));
+    w->expert.input = take(p, z->padded_d, sizeof(float));
+    w->expert.s = take(p, z->pairs, sizeof(float));
+    w->expert.quantised = take(p, z->pairs * bfe_pad_columns((size_t)z->d), sizeof(int8_t));
+    w->expert.hidden = take(p, z->pairs * z->padded_d_ff, sizeof(float));
 
     p->end = steps;
-    w->experts.down.scratch = take_scratch(z, p, z->d, z->d_ff);
-    w->experts.down.s = take(p, z->columns, sizeof(float));
-    w->experts.down.quantised = take(p, z->columns * bfe_pad_columns((size_t)z->d_ff), sizeof(int8_t));
-    w->experts.down.product = take(p, z->columns * z->d, sizeof(float));
+    w->down.scratch = take_scratch(z, p, z->d, z->d_ff);
+    w->down.s = take(p, z->columns, sizeof(float));
+    w->down.quantised = take(p, z->columns * bfe_pad_columns((size_t)z->d_ff), sizeof(int8_t));
+    w->down.product = take(p, z->columns * z->d, sizeof(float));
 }
 
-static void lay_out_head(const sizes *z, pieces *p, bfe_workspace *w) {
-    w->head.scratch = take_scratch(z, p, z->config->classes, z->d);
-    w->head.norm = take(p, z->d, sizeof(float));
-    w->head.pooled = take(p, z->d, sizeof(float));
-    w->head.quantised = take(p, bfe_pad_columns((size_t)z->d), sizeof(int8_t));
+static void head_pieces(const sizes *z, pieces *p, void *out) {
+    bfe_head_pieces *const w = out;
+    w->scratch = take_scratch(z, p, z->config->classes, z->d);
+    w->norm = take(p, z->d, sizeof(float));
+    w->pooled = take(p, z->d, sizeof(float));
+    w->quantised = take(p, bfe_pad_columns((size_t)z->d), sizeof(int8_t));
 }
 
-/* Lays out the pieces of each worker, one worker behind the other, all of them alike; leaves *w with those of `worker`.
- */
-static void for_workers(const sizes *z, pieces *p, uint32_t worker, bfe_workspace *w,
-                        void (*lay_out)(const sizes *z, pieces *p, bfe_workspace *w)) {
-    const uint64_t first = p->end;
-    pieces one = {p->base, first, first};
-    lay_out(z, &one, w);
-    const uint64_t bytes = one.most - first;
-    const uint64_t all = first + z->schedule->workers * bytes;
-    p->most = all > p->most ? all : p->most;
-    if (worker != 0) {
-        one.end = first + worker * bytes;
-        lay_out(z, &one, w);
-    }
+float *bfe_residual_in(const bfe_schedule *schedule, uint8_t *workspace) {
+    pieces p = {workspace, 0, 0};
+    (void)take(&p, schedule->workers, sizeof(uint64_t)); /* bfe_count's */
+    return take(&p, 0, sizeof(float));
 }
 
-uint64_t bfe_lay_out(const bfe_model *model, const bfe_schedule *schedule, uint32_t worker, void *base,
-                     bfe_workspace *workspace) {
-    const sizes z = sizes_of(model, schedule);
+/* The pieces that live throughout. */
+static pieces begin(const sizes *z, uint8_t *base) {
     pieces p = {base, 0, 0};
-    uint64_t *const counts = take(&p, schedule->workers, sizeof(uint64_t));
-    workspace->model_bytes = counts != NULL ? counts + worker : NULL;
-    workspace->residual = take(&p, z.tokens * z.d, sizeof(float));
+    (void)take(&p, z->schedule->workers, sizeof(uint64_t));
+    (void)take(&p, z->tokens * z->d, sizeof(float));
+    return p;
+}
 
-    const uint64_t stages = p.end;
-    for_workers(&z, &p, worker, workspace, lay_out_embed);
-    p.end = stages;
-    lay_out_shared_attention(&z, &p, workspace);
-    for_workers(&z, &p, worker, workspace, lay_out_project);
-    for_workers(&z, &p, worker, workspace, lay_out_attend);
-    p.end = stages;
-    for_workers(&z, &p, worker, workspace, lay_out_experts);
-    p.end = stages;
-    lay_out_head(&z, &p, workspace); /* only the first worker has work here */
-    return p.most;
+/* The pieces of a step, of which each worker has its own, one behind the other and all alike. */
+typedef void step_pieces(const sizes *z, pieces *p, void *out);
+
+static uint64_t worker_bytes(const sizes *z, const pieces *before, step_pieces *of_step, void *out) {
+    pieces p = {NULL, before->end, before->end};
+    of_step(z, &p, out);
+    return p.most - before->end;
+}
+
+static void lay_out_worker(const sizes *z, const pieces *before, step_pieces *of_step, uint32_t worker, void *out) {
+    pieces p = *before;
+    p.end += worker * worker_bytes(z, before, of_step, out);
+    of_step(z, &p, out);
+}
+
+/* The larger of `most` and the end of this step's pieces. */
+static uint64_t end_of(const sizes *z, const pieces *before, step_pieces *of_step, uint32_t workers, void *out,
+                       uint64_t most) {
+    const uint64_t end = before->end + workers * worker_bytes(z, before, of_step, out);
+    return end > most ? end : most;
+}
+
+uint64_t bfe_workspace_bytes(const bfe_model *model, const bfe_schedule *schedule) {
+    union {
+        bfe_embed_pieces embed;
+        bfe_project_pieces project;
+        bfe_attend_pieces attend;
+        bfe_experts_pieces experts;
+        bfe_head_pieces head;
+    } unused;
+    sizes z;
+    find_sizes(model, schedule, &z);
+    const uint32_t workers = schedule->workers;
+    pieces p = begin(&z, NULL);
+    uint64_t most = end_of(&z, &p, embed_pieces, workers, &unused, 0);
+    most = end_of(&z, &p, experts_pieces, workers, &unused, most);
+    most = end_of(&z, &p, head_pieces, 1, &unused, most);
+    bfe_attention_pieces shared;
+    attention_pieces(&z, &p, &shared);
+    most = end_of(&z, &p, project_pieces, workers, &unused, most);
+    return end_of(&z, &p, attend_pieces, workers, &unused, most);
+}
+
+void bfe_lay_out_embed(const bfe_job *job, uint32_t worker, bfe_embed_pieces *out) {
+    sizes z;
+    find_sizes(job->model, &job->schedule, &z);
+    const pieces p = begin(&z, job->workspace);
+    lay_out_worker(&z, &p, embed_pieces, worker, out);
+}
+
+void bfe_lay_out_attention(const bfe_job *job, bfe_attention_pieces *out) {
+    sizes z;
+    find_sizes(job->model, &job->schedule, &z);
+    pieces p = begin(&z, job->workspace);
+    attention_pieces(&z, &p, out);
+}
+
+void bfe_lay_out_project(const bfe_job *job, uint32_t worker, bfe_project_pieces *out) {
+    sizes z;
+    find_sizes(job->model, &job->schedule, &z);
+    pieces p = begin(&z, job->workspace);
+    bfe_attention_pieces shared;
+    attention_pieces(&z, &p, &shared);
+    lay_out_worker(&z, &p, project_pieces, worker, out);
+}
+
+void bfe_lay_out_attend(const bfe_job *job, uint32_t worker, bfe_attend_pieces *out) {
+    sizes z;
+    find_sizes(job->model, &job->schedule, &z);
+    pieces p = begin(&z, job->workspace);
+    bfe_attention_pieces shared;
+    attention_pieces(&z, &p, &shared);
+    lay_out_worker(&z, &p, attend_pieces, worker, out);
+}
+
+void bfe_lay_out_experts(const bfe_job *job, uint32_t worker, bfe_experts_pieces *out) {
+    sizes z;
+    find_sizes(job->model, &job->schedule, &z);
+    const pieces p = begin(&z, job->workspace);
+    lay_out_worker(&z, &p, experts_pieces, worker, out);
+}
+
+void bfe_lay_out_head(const bfe_job *job, bfe_head_pieces *out) {
+    sizes z;
+    find_sizes(job->model, &job->schedule, &z);
+    const pieces p = begin(&z, job->workspace);
+    lay_out_worker(&z, &p, head_pieces, 0, out); /* only the first worker has work here */
 }
 
 bfe_schedule bfe_schedule_of(const bfe_model *model, const bfe_options *options) {
@@ -201,9 +268,8 @@ bfe_schedule bfe_schedule_of(const bfe_model *model, const bfe_options *options)
 size_t bfe_workspace_size(const bfe_model *model, const bfe_options *options) {
     if (model == NULL || model->file == NULL)
         return 0;
-    bfe_workspace unused;
     const bfe_schedule schedule = bfe_schedule_of(model, options);
-    const uint64_t bytes = bfe_lay_out(model, &schedule, 0, NULL, &unused);
+    const uint64_t bytes = bfe_workspace_bytes(model, &schedule);
     return (uint64_t)(size_t)bytes == bytes ? (size_t)bytes : 0;
 }
 

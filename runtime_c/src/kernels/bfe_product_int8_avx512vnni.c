@@ -2,18 +2,18 @@
 
 #ifdef BFE_HAS_X86_KERNELS
 
-/* The sums, which begin with what the offset of 128 will add too much. |sum| <=
- * 16384 * 255 * 128 < 2^30. */
+/* The sums begin with what the offset of 128 will add too much. |sum| <= 16384 * 128 * 128 + 16384 * 255 * 128 < 2^30.
+ */
 BFE_AVX512VNNI_INLINE void multiply(const bfe_matrix *matrix, size_t row, const int8_t *q, size_t q_stride,
                                     const size_t n, const bfe_columns *columns, const float *s, void *y,
                                     size_t y_stride) {
     const size_t blocks = bfe_blocks_for(n);
-    const uint8_t *tile[MOST_BLOCKS];
-    __m512i sum[MOST_BLOCKS][2][MOST_COLUMNS];
+    const uint8_t *tile[BLOCKS_AT_ONCE];
+    __m512i sum[BLOCKS_AT_ONCE][2][COLUMNS_AT_ONCE];
 #pragma GCC unroll 4
     for (size_t k = 0; k < blocks; k++) {
-        const size_t block =
-            row / 32 + (row + 32 * k < matrix->rows ? k : 0); /* behind the last row: any, not stored */
+        /* Behind the last row any other block will do: its sums are not stored. */
+        const size_t block = row / 32 + (row + 32 * k < matrix->rows ? k : 0);
         tile[k] = (const uint8_t *)matrix->weight + 2 * block * matrix->stride;
 #pragma GCC unroll 16
         for (size_t c = 0; c < n; c++)
@@ -22,7 +22,7 @@ BFE_AVX512VNNI_INLINE void multiply(const bfe_matrix *matrix, size_t row, const 
 
     for (size_t i = 0; i < matrix->columns; i += 4) {
         const __m512i sign = _mm512_set1_epi8(-128);
-        __m512i weight[MOST_BLOCKS][2];
+        __m512i weight[BLOCKS_AT_ONCE][2];
 #pragma GCC unroll 4
         for (size_t k = 0; k < blocks; k++) {
             weight[k][0] = _mm512_xor_si512(_mm512_load_si512(tile[k] + 16 * i), sign);
@@ -68,8 +68,8 @@ BFE_AVX512VNNI_INLINE void multiply(const bfe_matrix *matrix, size_t row, const 
 BFE_AVX512VNNI void bfe_product_int8_avx512vnni(const bfe_matrix *matrix, const int8_t *q, size_t q_stride,
                                                 const float *s, size_t count, void *y, size_t y_stride, void *scratch) {
     bfe_columns *const columns = scratch;
-    for (size_t c = 0; c < count; c += MOST_COLUMNS) {
-        const size_t n = count - c < MOST_COLUMNS ? count - c : MOST_COLUMNS;
+    for (size_t c = 0; c < count; c += COLUMNS_AT_ONCE) {
+        const size_t n = count - c < COLUMNS_AT_ONCE ? count - c : COLUMNS_AT_ONCE;
         const int8_t *const first = q + c * q_stride;
         const float *const scale_of_q = matrix->scale == NULL ? NULL : s + c;
         float *const to = (float *)y + c * y_stride; /* or int32_t, which are as large */

@@ -20,9 +20,9 @@ static inline quad load(const int8_t *bytes) {
 
 static inline quad expand(const int8_t *q) { return load(q); }
 
-static inline int32_t add_products(weights w, const quad *q, size_t c, int32_t sum) {
+static inline __attribute__((always_inline)) int32_t add_products(weights w, const quad *q, size_t c, int32_t sum) {
     uint32_t even = q[c].even, odd = q[c].odd;
-#ifdef __thumb2__ /* both in one instruction, which compilers do not find by themselves */
+#if defined(__thumb2__) && defined(__OPTIMIZE__) /* both in one instruction, which compilers do not find */
     __asm__("ldrd %0, %1, [%2, %3]"
             : "=&r"(even), "=r"(odd)
             : "r"(q), "i"(c * sizeof *q), "m"(*(const quad(*)[BFE_COLUMNS])q));

@@ -21,26 +21,29 @@ typedef struct sums {
 /* The four values of a column that belong to tile `lane`, as often as a vector has rows. */
 #define VALUES(q, lane) vreinterpretq_s8_s32(vdupq_laneq_s32(vreinterpretq_s32_s8(q), lane))
 
-/* Adds rows 4 * i to 4 * i + 3 of two tiles. Two products fit in 16 bits: 2 * 127 * 128 < 2^15. */
-#define ADD(sum, i, w0, w1, q0, q1)                                                                                    \
+/* Adds rows 8 * i to 8 * i + 7 of two tiles, w0 and w1, w2 and w3. Two products fit in 16 bits: 2 * 127 * 128 < 2^15.
+ * Steps that depend on each other are apart, for processors that run them in order. */
+#define ADD(sum, i, q0, q1)                                                                                            \
     do {                                                                                                               \
-        const int16x8_t low = vmlal_s8(vmull_s8(vget_low_s8(w0), vget_low_s8(q0)), vget_low_s8(w1), vget_low_s8(q1));  \
-        const int16x8_t high = vmlal_high_s8(vmull_high_s8(w0, q0), w1, q1);                                           \
-        (sum).v[2 * (i)] = vpadalq_s16((sum).v[2 * (i)], low);                                                         \
-        (sum).v[2 * (i) + 1] = vpadalq_s16((sum).v[2 * (i) + 1], high);                                                \
+        int16x8_t p0 = vmull_s8(vget_low_s8(w0), vget_low_s8(q0)), p1 = vmull_high_s8(w0, q0);                         \
+        int16x8_t p2 = vmull_s8(vget_low_s8(w1), vget_low_s8(q0)), p3 = vmull_high_s8(w1, q0);                         \
+        p0 = vmlal_s8(p0, vget_low_s8(w2), vget_low_s8(q1));                                                           \
+        p1 = vmlal_high_s8(p1, w2, q1);                                                                                \
+        p2 = vmlal_s8(p2, vget_low_s8(w3), vget_low_s8(q1));                                                           \
+        p3 = vmlal_high_s8(p3, w3, q1);                                                                                \
+        (sum).v[4 * (i)] = vpadalq_s16((sum).v[4 * (i)], p0);                                                          \
+        (sum).v[4 * (i) + 1] = vpadalq_s16((sum).v[4 * (i) + 1], p1);                                                  \
+        (sum).v[4 * (i) + 2] = vpadalq_s16((sum).v[4 * (i) + 2], p2);                                                  \
+        (sum).v[4 * (i) + 3] = vpadalq_s16((sum).v[4 * (i) + 3], p3);                                                  \
     } while (0)
 
-/* Rows 8 * i to 8 * i + 7. */
 #define ADD_ROWS(i)                                                                                                    \
     do {                                                                                                               \
         const int8x16_t w0 = vld1q_s8(tile + 32 * (i)), w1 = vld1q_s8(tile + 32 * (i) + 16);                           \
         const int8x16_t w2 = vld1q_s8(tile + TILE + 32 * (i)), w3 = vld1q_s8(tile + TILE + 32 * (i) + 16);             \
-        ADD(a, 2 * (i), w0, w2, qa0, qa1);                                                                             \
-        ADD(a, 2 * (i) + 1, w1, w3, qa0, qa1);                                                                         \
-        if (count > 1) {                                                                                               \
-            ADD(b, 2 * (i), w0, w2, qb0, qb1);                                                                         \
-            ADD(b, 2 * (i) + 1, w1, w3, qb0, qb1);                                                                     \
-        }                                                                                                              \
+        ADD(a, i, qa0, qa1);                                                                                           \
+        if (count > 1)                                                                                                 \
+            ADD(b, i, qb0, qb1);                                                                                       \
     } while (0)
 
 /* Tiles `lane` and `lane + 1` of a block of 16 columns. */

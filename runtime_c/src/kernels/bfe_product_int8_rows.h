@@ -1,17 +1,18 @@
 /*
- * Products with int8 weights in place, four columns at a time: each weight is loaded once for four products.
- * Activations are expanded in advance to what the products take, by the functions that the including file defines:
+ * Products with int8 weights in place, four columns at a time: each weight is loaded once for four products, and the
+ * activations are expanded in advance to what multiplying takes. How, the including file defines:
  *
- *     quad         four elements of a column of activations, expanded, in 8 bytes; and quad expand(const int8_t *q)
- *     weights      four weights, expanded; and weights load(const int8_t *weight), with any alignment
- *     int32_t add_products(weights w, const quad *q, size_t c, int32_t sum)     the sum, with the four products of w
- * and q[c]
+ *     quad      four elements of a column of activations, expanded, in 8 bytes
+ *     weights   four weights, expanded
+ *     quad expand(const int8_t *q)
+ *     weights load(const int8_t *weight)      not aligned
+ *     int32_t add_products(weights w, const quad *q, size_t c, int32_t sum)      adds the four products of w and q[c]
  *
  * |sum| <= 16384 * 127 * 128 < 2^28.
  */
-enum {
-    MOST_EXPANDED = BFE_TABLES * BFE_TABLE_ENTRIES * sizeof(uint32_t) / (BFE_COLUMNS * sizeof(quad)) * 4
-}; /* columns in the scratch */
+
+/* Columns of the matrix whose activations fit into the scratch at once. */
+enum { MOST_EXPANDED = BFE_TABLES * BFE_TABLE_ENTRIES * sizeof(uint32_t) / (BFE_COLUMNS * sizeof(quad)) * 4 };
 
 /* Part of a product's columns: from element `first` on `whole`, a multiple of four, and then 0..3. Sums wait in y for
  * the next part. */
@@ -32,12 +33,11 @@ BFE_LOOP void multiply_four(const bfe_matrix *matrix, const part *p, const bfe_c
     const int8_t *row = (const int8_t *)matrix->weight + p->first;
     const float *scale = p->is_last ? matrix->scale : NULL;
     const float s0 = x->s[0], s1 = x->s[1], s2 = x->s[2], s3 = x->s[3];
-    const size_t to1 = (size_t)(x->y[1] - x->y[0]), to2 = (size_t)(x->y[2] - x->y[0]),
-                 to3 = (size_t)(x->y[3] - x->y[0]);
+    float *y = x->y[0];
+    const ptrdiff_t to1 = x->y[1] - y, to2 = x->y[2] - y, to3 = x->y[3] - y;
     const quad *const q_end = q + p->whole;
     const size_t rest = p->rest, stride = matrix->stride;
     const int is_first = p->is_first;
-    float *y = x->y[0];
     for (float *const y_end = y + matrix->rows; y != y_end; y++, row += stride) {
         const int8_t *w = row;
         const quad *at = q;
@@ -91,6 +91,7 @@ BFE_LOOP void multiply_one(const bfe_matrix *matrix, const part *p, const bfe_co
     }
 }
 
+/* Four elements after four, the columns side by side; or a single column. */
 BFE_LOOP void expand_columns(const bfe_columns *x, size_t columns, const part *p, quad *to) {
     for (size_t i = p->first; i < p->first + p->whole + p->rest; i += 4)
         for (size_t c = 0; c < columns; c++)

@@ -8,7 +8,7 @@
 /* Firmware is built for size, but these loops are where it spends its time. As functions of their own they do not run
  * out of registers. */
 #if defined(__GNUC__)
-#if !defined(__clang__)
+#if defined(__OPTIMIZE_SIZE__) && !defined(__clang__)
 #pragma GCC optimize("O2")
 #endif
 #define BFE_LOOP static __attribute__((noinline))

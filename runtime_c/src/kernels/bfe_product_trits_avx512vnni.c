@@ -3,20 +3,54 @@
 #ifdef BFE_HAS_X86_KERNELS
 
 /*
- * A tile fills half a register and is loaded into both halves. `lower` leaves
- * the codes of rows 0..7 in the lower half and of rows 8..15 in the upper one,
- * `upper` those of rows 16..23 and 24..31: times 1, 4, 16 and 64, which is
- * shifted out of their sums. |sum| <= 16384 * 2 * 64 * 127 < 2^28.
+ * The sums below for one column, two tiles in a register at a time. Masking is much of the work, and one of the four
+ * fields needs none: all of them together less the other three. |sum| <= 16384 * 170 * 127 < 2^29.
+ */
+BFE_AVX512VNNI_INLINE void add_up_one(const uint8_t *const tile[BLOCKS_AT_ONCE], size_t columns, const int8_t *q,
+                                      __m512i sum[][2][COLUMNS_AT_ONCE]) {
+    const size_t blocks = bfe_blocks_for(1);
+    __m512i field[BLOCKS_AT_ONCE][4];
+#pragma GCC unroll 4
+    for (size_t k = 0; k < blocks; k++)
+        field[k][0] = field[k][1] = field[k][2] = field[k][3] = _mm512_setzero_si512();
+    for (size_t i = 0; i < columns; i += 8) {
+        int32_t four[2];
+        memcpy(four, q + i, sizeof four);
+        const __m512i x = _mm512_mask_set1_epi32(_mm512_set1_epi32(four[0]), 0xFF00, four[1]);
+#pragma GCC unroll 4
+        for (size_t k = 0; k < blocks; k++) {
+            const __m512i all = _mm512_load_si512(tile[k] + 8 * i);
+            field[k][0] = bfe_multiply_add(field[k][0], _mm512_and_si512(all, _mm512_set1_epi8(0x03)), x);
+            field[k][1] = bfe_multiply_add(field[k][1], _mm512_and_si512(all, _mm512_set1_epi8(0x0C)), x);
+            field[k][2] = bfe_multiply_add(field[k][2], _mm512_and_si512(all, _mm512_set1_epi8(0x30)), x);
+            field[k][3] = bfe_multiply_add(field[k][3], all, x);
+        }
+    }
+#pragma GCC unroll 4
+    for (size_t k = 0; k < blocks; k++) {
+        const __m512i others = _mm512_add_epi32(_mm512_add_epi32(field[k][0], field[k][1]), field[k][2]);
+        field[k][3] = _mm512_sub_epi32(field[k][3], others);
+#pragma GCC unroll 2
+        for (size_t i = 0; i < 2; i++) /* what the first tile adds up to plus what the second does */
+            sum[k][i][0] = _mm512_add_epi32(_mm512_shuffle_i64x2(field[k][2 * i], field[k][2 * i + 1], 0x44),
+                                            _mm512_shuffle_i64x2(field[k][2 * i], field[k][2 * i + 1], 0xEE));
+    }
+}
+
+/*
+ * A tile fills half a register and is loaded into both halves. `lower` leaves the codes of rows 0..7 in the lower half
+ * and of rows 8..15 in the upper one, `upper` those of rows 16..23 and 24..31: times 1, 4, 16 and 64, which is shifted
+ * out of their sums. |sum| <= 16384 * 2 * 64 * 127 < 2^28.
  */
 BFE_AVX512VNNI_INLINE void multiply(const bfe_matrix *matrix, size_t row, const int8_t *q, size_t q_stride,
                                     const size_t n, const bfe_columns *columns, float *y, size_t y_stride) {
     const size_t blocks = bfe_blocks_for(n);
-    const uint8_t *tile[MOST_BLOCKS];
-    __m512i sum[MOST_BLOCKS][2][MOST_COLUMNS];
+    const uint8_t *tile[BLOCKS_AT_ONCE];
+    __m512i sum[BLOCKS_AT_ONCE][2][COLUMNS_AT_ONCE];
 #pragma GCC unroll 4
     for (size_t k = 0; k < blocks; k++) {
-        const size_t block =
-            row / 32 + (row + 32 * k < matrix->rows ? k : 0); /* behind the last row: any, not stored */
+        /* Behind the last row any other block will do: its sums are not stored. */
+        const size_t block = row / 32 + (row + 32 * k < matrix->rows ? k : 0);
         tile[k] = (const uint8_t *)matrix->weight + block * matrix->stride;
 #pragma GCC unroll 16
         for (size_t c = 0; c < n; c++)
@@ -25,15 +59,19 @@ BFE_AVX512VNNI_INLINE void multiply(const bfe_matrix *matrix, size_t row, const 
 
     const __m512i lower = _mm512_mask_set1_epi8(_mm512_set1_epi8(0x03), 0xFFFFFFFF00000000, 0x0C);
     const __m512i upper = _mm512_slli_epi64(lower, 4);
-    for (size_t i = 0; i < matrix->columns; i += 4) {
-        __m512i weight[MOST_BLOCKS][2];
+    if (n == 1) {
+        add_up_one(tile, matrix->columns, q, sum);
+    } else {
+        for (size_t i = 0; i < matrix->columns; i += 4) {
+            __m512i weight[BLOCKS_AT_ONCE][2];
 #pragma GCC unroll 4
-        for (size_t k = 0; k < blocks; k++) {
-            const __m256i half = _mm256_load_si256((const __m256i *)(const void *)(tile[k] + 8 * i));
-            weight[k][0] = _mm512_and_si512(_mm512_broadcast_i64x4(half), lower);
-            weight[k][1] = _mm512_and_si512(_mm512_broadcast_i64x4(half), upper);
+            for (size_t k = 0; k < blocks; k++) {
+                const __m256i half = _mm256_load_si256((const __m256i *)(const void *)(tile[k] + 8 * i));
+                weight[k][0] = _mm512_and_si512(_mm512_broadcast_i64x4(half), lower);
+                weight[k][1] = _mm512_and_si512(_mm512_broadcast_i64x4(half), upper);
+            }
+            bfe_add_products(weight, blocks, q + i, q_stride, n, sum);
         }
-        bfe_add_products(weight, blocks, q + i, q_stride, n, sum);
     }
 
     const __m512i lower_shift = _mm512_mask_set1_epi32(_mm512_setzero_si512(), 0xFF00, 2);
@@ -64,8 +102,8 @@ BFE_AVX512VNNI void bfe_product_trits_avx512vnni(const bfe_matrix *matrix, const
                                                  const float *s, size_t count, void *y, size_t y_stride,
                                                  void *scratch) {
     bfe_columns *const columns = scratch;
-    for (size_t c = 0; c < count; c += MOST_COLUMNS) {
-        const size_t n = count - c < MOST_COLUMNS ? count - c : MOST_COLUMNS;
+    for (size_t c = 0; c < count; c += COLUMNS_AT_ONCE) {
+        const size_t n = count - c < COLUMNS_AT_ONCE ? count - c : COLUMNS_AT_ONCE;
         const int8_t *const first = q + c * q_stride;
         float *const to = (float *)y + c * y_stride;
         bfe_add_up_q(first, q_stride, matrix->columns, n, columns->sum_of_q);

@@ -205,8 +205,6 @@ BFE_AVX2 static __m256i sum_of_magnitudes(const int16_t *inputs, size_t count) {
     return sum;
 }
 
-BFE_AVX2_INLINE int is_any_negative(__m256i words) { return _mm256_movemask_epi8(_mm256_srai_epi16(words, 15)) != 0; }
-
 /* `count` <= 16 columns times up to MOST_ROWS rows. */
 BFE_AVX2 static void multiply(const bfe_matrix *matrix, size_t first_row, size_t rows, const int8_t *q, size_t q_stride,
                               const float *s, size_t count, float *y, size_t y_stride, const memory *m) {
@@ -223,7 +221,7 @@ BFE_AVX2 static void multiply(const bfe_matrix *matrix, size_t first_row, size_t
             transpose_inputs(q + i + j, q_stride, count, m->inputs + j * COLUMNS);
         const __m256i more = sum_of_magnitudes(m->inputs, groups * 4);
         bound = _mm256_add_epi16(bound, more);
-        if (is_any_negative(bound)) {
+        if ((uint32_t)_mm256_movemask_epi8(bound) & 0xAAAAAAAA) { /* one's sign bit */
             flush(m, rows, count, moved, 0, factor, y, y_stride);
             bound = more;
             is_first = moved = 1;

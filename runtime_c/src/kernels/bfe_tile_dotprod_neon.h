@@ -4,9 +4,7 @@
 
 #include "../bfe_kernels.h"
 
-#ifdef BFE_HAS_NEON_KERNELS
 #include <arm_neon.h>
-#endif
 
 /* Functions with this may be compiled for a processor without dot products: nothing calls them there. */
 #ifdef __ARM_FEATURE_DOTPROD

@@ -1,6 +1,8 @@
-#include "bfe_tile_dotprod_neon.h"
+#include "../bfe_kernels.h"
 
 #ifdef BFE_HAS_NEON_KERNELS
+
+#include "bfe_tile_dotprod_neon.h"
 
 /* GCC would need more registers than there are, if it moved instructions before it gave them registers. */
 #if !defined(__clang__)

@@ -1,8 +1,7 @@
 /*
- * What the products of tiles have in common with AVX-512 VNNI. Its
- * multiplication takes four unsigned bytes times four signed ones: weights plus
- * an offset that makes them unsigned, times q. The offset times the sum of q is
- * taken off again.
+ * What the products of tiles have in common with AVX-512 VNNI. Its multiplication takes four unsigned bytes times four
+ * signed ones: weights plus an offset that makes them unsigned, times q. The offset times the sum of q is taken off
+ * again.
  */
 #ifndef BFE_TILES_AVX512VNNI_H
 #define BFE_TILES_AVX512VNNI_H
@@ -14,18 +13,17 @@
 #include <string.h>
 
 enum {
-    MOST_COLUMNS = 13, /* their sums with 32 rows take 26 of 32 registers */
-    MOST_BLOCKS = 4    /* of 32 rows */
+    COLUMNS_AT_ONCE = 13, /* their sums with 32 rows take 26 of 32 registers */
+    BLOCKS_AT_ONCE = 4    /* of 32 rows */
 };
 
 /* About a few columns. In the scratch memory, for the stack is small. */
 typedef struct bfe_columns {
-    int32_t sum_of_q[(MOST_COLUMNS + 3) / 4 * 4];
-    float factor[MOST_COLUMNS];
+    int32_t sum_of_q[(COLUMNS_AT_ONCE + 3) / 4 * 4];
+    float factor[COLUMNS_AT_ONCE];
 } bfe_columns;
 
-/* How many blocks of 32 rows are multiplied with n columns at a time: enough
- * sums that none waits for itself. */
+/* How many blocks of 32 rows are multiplied with n columns at a time: enough sums that none waits for itself. */
 BFE_AVX512VNNI_INLINE size_t bfe_blocks_for(size_t n) { return n == 1 ? 4 : n <= 5 ? 2 : 1; }
 
 /* Bit r: whether there is a row `first` + r. */
@@ -49,17 +47,15 @@ BFE_AVX512VNNI_INLINE void bfe_add_up_q(const int8_t *q, size_t q_stride, size_t
     }
 }
 
-/* sum + weight * q. Not the intrinsic, for which GCC 12 copies every sum to
- * another register and back. */
+/* sum + weight * q. Not the intrinsic, for which GCC 12 copies every sum to another register and back. */
 BFE_AVX512VNNI_INLINE __m512i bfe_multiply_add(__m512i sum, __m512i weight, __m512i q) {
     __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(weight), "v"(q));
     return sum;
 }
 
-/* Adds the products of 4 columns of the matrix, 32 rows a block: two registers,
- * and n columns of q. */
+/* Adds the products of 4 columns of the matrix, 32 rows (two registers) a block, and n columns of q. */
 BFE_AVX512VNNI_INLINE void bfe_add_products(__m512i weight[][2], const size_t blocks, const int8_t *q, size_t q_stride,
-                                            const size_t n, __m512i sum[][2][MOST_COLUMNS]) {
+                                            const size_t n, __m512i sum[][2][COLUMNS_AT_ONCE]) {
 #pragma GCC unroll 16
     for (size_t c = 0; c < n; c++) {
         int32_t four;

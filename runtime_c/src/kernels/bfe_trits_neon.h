@@ -10,7 +10,7 @@ enum { BFE_MULTIPLIED_COLUMNS = 2, BFE_TABLE_COLUMNS = 32 };
 void bfe_multiply_trits_neon(const bfe_matrix *matrix, const int8_t *q, size_t q_stride, const float *s, size_t count,
                              float *y, size_t y_stride);
 
-/* Looks sums of four products up, in tables made for the columns ("four Russians"): for 1 to BFE_TABLE_COLUMNS columns. */
+/* Looks sums of four products up, in tables made for 1 to BFE_TABLE_COLUMNS columns ("four Russians"). */
 void bfe_look_up_trits_neon(const bfe_matrix *matrix, const int8_t *q, size_t q_stride, const float *s, size_t count,
                             float *y, size_t y_stride, void *scratch);
 
