@@ -132,9 +132,10 @@ def test_a_changed_weight_is_found(board: Exported, line: Line, tmp_path: Path) 
     with pytest.raises(BfedgeError, match="has not the manifest's SHA-256"), open_board(exported, line):
         pass
     exported = replace(exported, files=exported.files | {"model.bfe": sha256(exported.model)})
+    runtime = HostModel(lying, kernels=kernels_on(board.profile))
     with open_board(exported, line) as opened:
-        checks = list(check_board(opened, exported, lying, golden, HostModel(lying), lambda items, _: items))
-        refused = list(check_board(opened, exported, pack(other), golden, HostModel(lying), lambda items, _: items))
+        checks = list(check_board(opened, exported, lying, golden, runtime, lambda items, _: items))
+        refused = list(check_board(opened, exported, pack(other), golden, runtime, lambda items, _: items))
     assert [check.passed for check in checks] == [True, False, False, True, True]
     assert "3 of 3 cases differ" in checks[1].detail
     assert [check.passed for check in refused] == [False]
@@ -202,5 +203,5 @@ def test_a_board_of_ones_own_has_its_own_memories(tmp_path: Path) -> None:
     smaller = replace_struct(
         own, memories=(flash, replace_struct(small, usable=Quantity((needed - 1) / size, "this test")))
     )
-    with pytest.raises(BfedgeError, match="of RAM with one token at a time; own has 1 KiB of RAM for a model"):
+    with pytest.raises(BfedgeError, match="of RAM with one token at a time; own has 5 KiB of RAM for a model"):
         export_folder(model, random_images(model, 1, 0), Source(source, "noise"), tmp_path / "export", smaller)

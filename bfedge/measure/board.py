@@ -17,8 +17,8 @@ from bfedge.errors import BfedgeError
 from bfedge.measure.verify import Check, Logits, Track, differing_images
 from bfedge.packed.golden import Golden
 
-STACK_BOUND = 2048
-"""BFE_STACK_BYTES of bfedge.h"""
+STACK_BOUND, PREPARED_STACK_BOUND = 2048, 4096
+"""BFE_STACK_BYTES and BFE_PREPARED_STACK_BYTES of bfedge.h"""
 
 
 def check_board(
@@ -124,12 +124,13 @@ def check_profile(session: Session, hello: Hello, runtime: HostModel, golden: Go
     if stack.run is None and stack.open is None:
         return  # the board can't tell
     deepest = max(stack.run or 0, stack.open or 0)
+    bound = PREPARED_STACK_BOUND if hello.prepared else STACK_BOUND
     free = f" of {hello.stack.bytes:,}" if hello.stack.bytes else ""
     yield Check(
         "board, stack",
-        0 < deepest <= STACK_BOUND,
-        f"runtime {deepest:,} bytes, bound {STACK_BOUND:,}; program {stack.total or 0:,}{free}",
-        {"run": stack.run, "open": stack.open, "total": stack.total, "bound": STACK_BOUND},
+        0 < deepest <= bound,
+        f"runtime {deepest:,} bytes, bound {bound:,}; program {stack.total or 0:,}{free}",
+        {"run": stack.run, "open": stack.open, "total": stack.total, "bound": bound},
     )
 
 

@@ -9,8 +9,6 @@
 #ifndef BFD_PLATFORM_H
 #define BFD_PLATFORM_H
 
-#include "bfedge.h"
-
 #include <stddef.h>
 #include <stdint.h>
 
@@ -49,10 +47,12 @@ void *bfd_memory(size_t bytes, uint64_t *available);
  * Once after a model was opened: a board that has memory to spare calls bfe_prepare, so that its processor's fastest
  * kernels can be used, and says how many bytes that took; one that has not returns 0.
  */
-uint64_t bfd_prepare(bfe_model *model);
+struct bfe_model;
+uint64_t bfd_prepare(struct bfe_model *model);
 
 /* Sets workers, parallel and parallel_context on a board that divides its work; leaves them 0 otherwise. */
-void bfd_divide(bfe_options *options);
+struct bfe_options;
+void bfd_divide(struct bfe_options *options);
 
 /* Where the memory of bfd_memory lies: "sram", "psram" or "dram". */
 const char *bfd_memory_kind(void);

@@ -53,8 +53,10 @@ extern "C" {
 /* Alignment in bytes that bfe_prepare asks of its memory. */
 #define BFE_PREPARED_ALIGNMENT 64
 
-/* Bytes of stack that no function of this library exceeds, its callees included; a trace callback's own come on top. */
+/* Bytes of stack that no function of this library exceeds, its callees included; a trace callback's own come on top.
+ * With weights that bfe_prepare has rearranged, vector registers that are saved there make it more. */
 #define BFE_STACK_BYTES 2048
+#define BFE_PREPARED_STACK_BYTES 4096
 
 /* Marks `bfe_diag.block`, `bfe_trace` and section table entries that belong to no transformer block. */
 #define BFE_NO_BLOCK 0xFFFFu

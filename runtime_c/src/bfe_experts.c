@@ -29,7 +29,7 @@ typedef struct experts_block {
     rotation input, output;
 } experts_block;
 
-enum { NO_EXPERT = UINT32_MAX };
+static const uint32_t NO_EXPERT = UINT32_MAX;
 
 static void load_block(const bfe_job *job, uint32_t worker, experts_block *b) {
     const bfe_model *const model = job->model;

@@ -110,7 +110,7 @@ extern const bfe_kernels bfe_kernels_tiles;
 extern const bfe_kernels bfe_kernels_avx2;
 extern const bfe_kernels bfe_kernels_avx512vnni; /* AVX-512 F, BW, DQ, VL and VNNI */
 #endif
-#if defined(__aarch64__) && defined(__GNUC__)
+#if defined(__aarch64__) && defined(__GNUC__) && !defined(__AARCH64EB__)
 #define BFE_HAS_NEON_KERNELS 1
 extern const bfe_kernels bfe_kernels_neon;
 extern const bfe_kernels bfe_kernels_dotprod;

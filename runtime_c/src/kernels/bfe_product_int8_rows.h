@@ -100,17 +100,15 @@ BFE_LOOP void expand_columns(const bfe_columns *x, size_t columns, const part *p
 
 static void product(const bfe_matrix *matrix, const int8_t *q, size_t q_stride, const float *s, size_t count, float *y,
                     size_t y_stride, quad *scratch) {
-    for (size_t c = 0; c < count; c += BFE_COLUMNS) {
+    for (size_t c = 0, taken; c < count; c += taken) {
         const bfe_columns x = bfe_columns_from(c, count, q, q_stride, matrix->scale == NULL ? NULL : s, y, y_stride);
+        taken = count - c < 3 ? 1 : BFE_COLUMNS; /* two by themselves take no more than four */
         for (size_t first = 0; first < matrix->columns; first += MOST_EXPANDED) {
             const size_t rest = matrix->columns - first;
-            const size_t taken = rest < MOST_EXPANDED ? rest : MOST_EXPANDED;
-            const part p = {first, taken / 4 * 4, taken % 4, first == 0, rest == taken};
-            expand_columns(&x, x.count == 1 ? 1 : BFE_COLUMNS, &p, scratch);
-            if (x.count == 1)
-                multiply_one(matrix, &p, &x, scratch);
-            else
-                multiply_four(matrix, &p, &x, scratch);
+            const size_t size = rest < MOST_EXPANDED ? rest : MOST_EXPANDED;
+            const part p = {first, size / 4 * 4, size % 4, first == 0, rest == size};
+            expand_columns(&x, taken, &p, scratch);
+            (taken == 1 ? multiply_one : multiply_four)(matrix, &p, &x, scratch);
         }
     }
 }

@@ -18,25 +18,23 @@
 
 enum {
     BFE_COLUMNS = 4,
-    BFE_TABLES = 4,       /* of the scratch, in front of a word for each row */
-    BFE_TABLE_ENTRIES = 243 /* of 32 bits: 3^5, one for each byte of five trits. With four trits a byte, bytes reach 0xAA */
+    BFE_TABLES = 4,         /* in the scratch, in front of a word for each row */
+    BFE_TABLE_ENTRIES = 243 /* of 32 bits: 3^5 for bytes of five trits; those of four trits reach 0xAA */
 };
 
-/* Up to four columns of a product, and where their results go. In place of those that there are not, the last one again,
- * which computes the same again. */
+/* Up to four columns of a product, and where their results go. In place of those that there are not, the last one
+ * again, which computes the same again. */
 typedef struct bfe_columns {
     const int8_t *q[BFE_COLUMNS];
     float *y[BFE_COLUMNS];
     float s[BFE_COLUMNS]; /* 0 where there are no scales */
-    size_t count;
 } bfe_columns;
 
 static inline bfe_columns bfe_columns_from(size_t first, size_t count, const int8_t *q, size_t q_stride, const float *s,
-                                     float *y, size_t y_stride) {
+                                           float *y, size_t y_stride) {
     bfe_columns x;
-    x.count = count - first < BFE_COLUMNS ? count - first : BFE_COLUMNS;
     for (size_t i = 0; i < BFE_COLUMNS; i++) {
-        const size_t c = first + (i < x.count ? i : x.count - 1);
+        const size_t c = i < count - first ? first + i : count - 1;
         x.q[i] = q + c * q_stride;
         x.y[i] = y + c * y_stride;
         x.s[i] = s != NULL ? s[c] : 0.0f;

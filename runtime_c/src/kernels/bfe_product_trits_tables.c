@@ -20,10 +20,11 @@ static inline int32_t lower(uint32_t word) { return (int16_t)(word & 0xFFFF); }
 
 static inline int32_t upper(uint32_t word) { return (int16_t)((word + 0x8000) >> 16); }
 
-/* Makes a table of entries for some digits, `count` of them, one for one digit more, which stands for x. */
-BFE_LOOP void extend_table(uint32_t *entry, size_t count, uint32_t x) {
-    uint32_t *once = entry + count, *twice = once + count;
-    for (const uint32_t *const end = once; entry != end; entry++) {
+/* Makes a table for some digits one for one digit more, which stands for x and steps by `step` entries. The first
+ * `used` entries are those of bytes that occur, and a few between them. */
+BFE_LOOP void extend_table(uint32_t *entry, size_t used, size_t step, uint32_t x) {
+    uint32_t *once = entry + step, *twice = once + step;
+    for (const uint32_t *const end = entry + used; entry != end; entry++) {
         const uint32_t sum = *entry + x;
         *once++ = sum;
         *twice++ = sum + x;
@@ -39,8 +40,8 @@ static void build_table(const bfe_columns *x, size_t first, size_t columns, trit
         value[j] = i < columns ? (uint32_t)x->q[0][i] + ((uint32_t)x->q[1][i] << 16) : 0;
         *table -= value[j]; /* digits of 0 are trits of -1 */
     }
-    for (size_t j = 0, count = 1; j < code.per_byte; j++, count *= code.base)
-        extend_table(table, count, value[j]);
+    for (size_t j = 0, used = 1, step = 1; j < code.per_byte; j++, used += 2 * step, step *= code.base)
+        extend_table(table, used, step, value[j]);
 }
 
 /* Adds to the sums of all rows what a byte of each stands for. */

@@ -134,12 +134,12 @@ void *bfd_memory(size_t bytes, uint64_t *available) {
     return bytes <= sizeof arena ? arena : nullptr;
 }
 
-uint64_t bfd_prepare(bfe_model *model) {
+uint64_t bfd_prepare(struct bfe_model *model) {
     (void)model; /* the weights are used where they lie */
     return 0;
 }
 
-void bfd_divide(bfe_options *options) { (void)options; }
+void bfd_divide(struct bfe_options *options) { (void)options; }
 
 const char *bfd_memory_kind(void) { return "sram"; }
 
