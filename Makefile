@@ -6,11 +6,11 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint requirements.lock
 RUNTIME := $(shell find runtime_c devices -type f -not -path "*/build*") 
 
-.PHONY: help demo test quick check format clean
+.PHONY: help demo test quick check instructions format clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
-	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/demo ## Train on real digits, export for this machine, prove the C runtime's bits (writes out/)
 	$(BIN)/bfedge train digits --out out/digits.pt
@@ -28,6 +28,9 @@ check: $(VENV)/dev ## Lint, type check and formatting, Python and C
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $$(find runtime_c -name '*.[ch]')
+
+instructions: $(VENV)/dev ## Count executed instructions and write the record (commit it with the change)
+	$(BIN)/python -m tests.instructions --update
 
 format: $(VENV)/dev ## Format Python and C in place
 	$(BIN)/ruff format .

@@ -128,9 +128,9 @@ static void run_pairs(experts_block *b, uint32_t pairs) {
             w->expert.s[c] = bfe_quantise_column(b->model, input, d, w->expert.quantised + c * padded);
         }
         bfe_multiply(b->job, b->worker, &b->substrate, w->expert.quantised, padded, w->expert.s, count, hidden,
-                     b->output.padded, w->expert.scratch);
+                     w->expert.hidden_stride, w->expert.scratch);
         for (uint32_t c = 0; c < count; c++) {
-            float *const x = hidden + c * b->output.padded;
+            float *const x = hidden + c * w->expert.hidden_stride;
             b->model->kernels->gelu(x, d_ff);
             rotate(b, &b->output, w->selected[order[c]], x);
             b->model->kernels->add_scaled(w->sum + order[c] / top_k * d_ff, w->gate[order[c]], x, d_ff);

@@ -100,7 +100,8 @@ typedef struct bfe_experts_pieces { /* of one tile of tokens */
         float *input;                     /* [padded d_model] */
         float *s;                         /* [pairs] */
         int8_t *quantised;                /* [pairs, d_model16] */
-        float *hidden;                    /* [pairs, padded d_ff] */
+        float *hidden;                    /* [pairs, hidden_stride], of which padded d_ff are used */
+        size_t hidden_stride;
     } expert;
     struct {
         void *scratch;

@@ -7,11 +7,15 @@
 #include <sys/auxv.h>
 #endif
 
+/* May be given on the command line: a test compares with plain C. */
+#ifndef BFE_KERNELS_IN_PLACE
 #ifdef __ARM_FEATURE_SIMD32
-const bfe_kernels *const bfe_kernels_in_place = &bfe_kernels_dsp;
+#define BFE_KERNELS_IN_PLACE bfe_kernels_dsp
 #else
-const bfe_kernels *const bfe_kernels_in_place = &bfe_kernels_tables;
+#define BFE_KERNELS_IN_PLACE bfe_kernels_tables
 #endif
+#endif
+const bfe_kernels *const bfe_kernels_in_place = &BFE_KERNELS_IN_PLACE;
 
 #ifdef BFE_HAS_X86_KERNELS
 

@@ -3,18 +3,25 @@
 #include "bfe_internal.h"
 #include "bfe_kernels.h"
 
-/* Experts by descending logit. A later one passes an earlier one only if its logit is higher, so ties go to the lower
- * index; and whatever the logits are, the selected are top_k different ones. */
+/* Puts expert `e` among the `count` selected so far, by descending logit. A later one passes an earlier one only if its
+ * logit is higher, so ties go to the lower index. */
+static void insert(const float *logits, uint32_t e, uint32_t count, uint16_t *selected) {
+    uint32_t at = count;
+    for (; at > 0 && logits[e] > logits[selected[at - 1]]; at--)
+        selected[at] = selected[at - 1];
+    selected[at] = (uint16_t)e;
+}
+
+/* Whatever the logits are, the selected are top_k different experts. */
 static void select_highest(const float *logits, uint32_t experts, uint32_t top_k, uint16_t *selected) {
-    for (uint32_t e = 0; e < experts; e++) {
-        uint32_t at = e < top_k ? e : top_k; /* how many are selected so far */
-        while (at > 0 && logits[e] > logits[selected[at - 1]]) {
-            if (at < top_k)
-                selected[at] = selected[at - 1];
-            at--;
+    for (uint32_t e = 0; e < top_k; e++)
+        insert(logits, e, e, selected);
+    float lowest = logits[selected[top_k - 1]];
+    for (uint32_t e = top_k; e < experts; e++) {
+        if (logits[e] > lowest) {                   /* of many experts, few get here */
+            insert(logits, e, top_k - 1, selected); /* in place of the last */
+            lowest = logits[selected[top_k - 1]];
         }
-        if (at < top_k)
-            selected[at] = (uint16_t)e;
     }
 }
 

@@ -132,7 +132,9 @@ static void experts_pieces(const sizes *z, pieces *p, void *out) {
     w->expert.input = take(p, z->padded_d, sizeof(float));
     w->expert.s = take(p, z->pairs, sizeof(float));
     w->expert.quantised = take(p, z->pairs * bfe_pad_columns((size_t)z->d), sizeof(int8_t));
-    w->expert.hidden = take(p, z->pairs * z->padded_d_ff, sizeof(float));
+    /* Columns a power of two apart would fall on the same lines of a cache, and push each other out of it. */
+    w->expert.hidden_stride = (size_t)z->padded_d_ff + (z->layout == BFE_LAYOUT_TILES ? BFE_COLUMN_BLOCK : 0);
+    w->expert.hidden = take(p, (z->pairs - 1) * w->expert.hidden_stride + z->padded_d_ff, sizeof(float));
 
     p->end = steps;
     w->down.scratch = take_scratch(z, p, z->d, z->d_ff);

@@ -28,7 +28,7 @@ void bfe_add_scaled_f32_avx512vnni(float *y, float factor, const float *x, size_
 
 /* Which of 16 lanes are among the next `count` elements. */
 BFE_AVX512VNNI_INLINE __mmask16 bfe_lanes_avx512vnni(size_t count) {
-    return count < 16 ? (__mmask16)((1u << count) - 1) : (__mmask16)0xFFFF;
+    return (__mmask16)(count < 16 ? (1u << count) - 1 : 0xFFFFu);
 }
 
 /* The largest magnitude among x[count] and BFE_TINY. */
