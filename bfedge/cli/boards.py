@@ -48,9 +48,9 @@ def board_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--timeout", type=click.FloatRange(1, 86_400),
                          help="Seconds to wait for an answer [default: by the kind of request]."),
             click.option("--threads", type=click.IntRange(1, 64), default=1, show_default=True,
-                         help="Threads that share the work, on Linux boards."),
+                         help="Threads that share the work, on Linux."),
             click.option("--kernels", metavar="NAME",
-                         help="The runtime's kernels, on Linux boards [default: the fastest of its processor]."),
+                         help="The runtime's kernels, on Linux [default: the fastest of the processor]."),
         ]
     ):  # fmt: skip
         wrapped = option(wrapped)

@@ -23,7 +23,7 @@ VERBS = {
     "flash": "Put an exported model onto its board.",
     "verify": "Prove that the deployed model computes what it should, on this machine or on a board.",
     "profile": "Show what a board measures: time or instructions by stage, workspace, stack.",
-    "bench": "Time inferences on a board.",
+    "bench": "Time inferences on a board, or this machine beside other runtimes.",
     "plan": "Show how many bytes a model takes, and whether it fits a board.",
     "inspect": "Show what a packed file (.bfe) contains.",
     "devices": "List the boards that bfedge knows.",
