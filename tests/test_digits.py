@@ -106,7 +106,9 @@ def test_digits_gives_the_reference_bits_on_every_board(folder: Path, board: str
     assert checks["board, golden vectors"]["differing_cases"] == 0
     assert checks["board, test images"]["differing_images"] == 0
     assert checks["board, stages"]["stages"] == 6
-    assert checks["board, workspace"]["used"] == 28_672
+    # Weights in flash used in place, or in memory rearranged for vector instructions.
+    in_place = board in ("raspberry-pi-zero", "nano33-ble", "esp32-s3")
+    assert checks["board, workspace"]["used"] == (36_944 if in_place else 105_872)
 
 
 def assert_prints(command: str, shown: list[str], output: str) -> None:

@@ -537,8 +537,8 @@ def test_a_device_program_for_armv7_on_a_pi_zero_is_said_to_be_for_a_newer_cpu(t
 @pytest.mark.slow
 @pytest.mark.parametrize("board", ["jetson", "raspberry-pi-zero", "nano33", "esp32-s3"])
 def test_every_stage_of_the_device_program_is_a_region(board: str, tmp_path: Path) -> None:
-    """The counts are the same in every run, and the bytes of the model that are loaded are those that the runtime
-    says it reads, up to its look-ups in the file's table of sections.
+    """The counts are the same in every run, and where weights are used in place, the bytes of the model that are loaded
+    are those that the runtime says it reads, up to its look-ups in the file's table of sections.
     """
     profile, lowered, file = load_profile(board), random_lowered(3), tmp_path / "model.bfe"
     file.write_bytes(pack(lowered, golden_vectors(lowered, random_images(lowered, 1, 3))))
@@ -561,5 +561,8 @@ def test_every_stage_of_the_device_program_is_a_region(board: str, tmp_path: Pat
     half = len(stages) // 2
     for stage, region in zip(stages, [*regions[0][:half], *regions[0][half + 1 : -1]], strict=True):
         assert region.model_bytes_loaded is not None
-        assert 0 <= region.model_bytes_loaded - stage["model_bytes"] < 200
+        if board == "jetson":  # which reads rearranged weights, that are not in the file
+            assert region.model_bytes_loaded < stage["model_bytes"]
+        else:
+            assert 0 <= region.model_bytes_loaded - stage["model_bytes"] < 200
         assert region.instructions > regions[0][half].instructions

@@ -68,6 +68,10 @@ typedef struct bfe_kernels {
     bfe_layout layout;                                           /* of the matrices that the products take */
     bfe_product *product_int8, *product_trits2, *product_trits3; /* with TILES, the last two are one */
 
+    /* How often the product of a matrix and `count` columns reads the whole matrix. With TILES it is once: parts of it
+     * are read again only while they are in the nearest cache. */
+    size_t (*passes)(const bfe_matrix *matrix, size_t count);
+
     /* Quantises x to int8 and returns the scale [2]. */
     float (*quantise)(const float *x, size_t count, int8_t *q);
 

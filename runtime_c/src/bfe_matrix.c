@@ -41,8 +41,7 @@ void bfe_multiply(const bfe_job *job, uint32_t worker, const bfe_matrix *matrix,
     bfe_product *const product = matrix->encoding == BFE_ENCODING_INT8     ? kernels->product_int8
                                  : matrix->encoding == BFE_ENCODING_TRITS2 ? kernels->product_trits2
                                                                            : kernels->product_trits3;
-    const size_t passes =
-        kernels == &bfe_kernels_c ? count : 1; /* the others pass once over a matrix for all columns */
+    const size_t passes = kernels->layout == BFE_LAYOUT_TILES ? 1 : kernels->passes(matrix, count);
     bfe_count(job, worker, passes * (uint64_t)matrix->bytes);
     product(matrix, q, q_stride, s, count, y, y_stride, scratch);
 }

@@ -62,7 +62,12 @@ static void take_heads(const sizes *z, pieces *p, uint64_t rows, uint64_t column
     heads->one.bytes = 0; /* none of the model's */
     const uint64_t bytes = bfe_matrix_bytes(z->layout, heads->one.rows, heads->one.columns, BFE_ENCODING_INT8);
     heads->stride = (size_t)bytes;
-    heads->first = take(p, z->heads * bytes, 1);
+    /* Tiles are aligned to more than the workspace is. */
+    const uint64_t slack = z->layout == BFE_LAYOUT_TILES ? BFE_TILES_ALIGNMENT - BFE_ALIGNMENT : 0;
+    uint8_t *const piece = take(p, z->heads * bytes + slack, 1);
+    heads->first = (int8_t *)piece;
+    if (slack != 0 && (uintptr_t)piece % BFE_TILES_ALIGNMENT != 0)
+        heads->first += BFE_TILES_ALIGNMENT - (uintptr_t)piece % BFE_TILES_ALIGNMENT;
 }
 
 static void embed_pieces(const sizes *z, pieces *p, void *out) {

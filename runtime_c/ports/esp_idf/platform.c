@@ -157,8 +157,8 @@ void *bfd_memory(size_t bytes, uint64_t *available) {
                : NULL;
 }
 
-uint64_t bfd_prepare(struct bfe_model *model) {
-    (void)model; /* the weights are used where they lie */
+uint64_t bfd_prepare(struct bfe_model *opened) {
+    (void)opened; /* the weights are used where they lie */
     return 0;
 }
 

@@ -6,6 +6,7 @@ const bfe_kernels bfe_kernels_tables = {
     .product_int8 = bfe_product_int8_tables,
     .product_trits2 = bfe_product_trits2_tables,
     .product_trits3 = bfe_product_trits3_tables,
+    .passes = bfe_passes_tables,
     .quantise = bfe_quantise_f32_c,
     .layer_norm = bfe_layer_norm_f32_c,
     .softmax = bfe_softmax_f32_c,

@@ -42,6 +42,9 @@ static inline bfe_columns bfe_columns_from(size_t first, size_t count, const int
     return x;
 }
 
+/* Of the sets "tables" and "dsp". */
+size_t bfe_passes_tables(const bfe_matrix *matrix, size_t count);
+
 bfe_product bfe_product_int8_tables, bfe_product_trits2_tables, bfe_product_trits3_tables, bfe_product_int8_dsp;
 
 #endif

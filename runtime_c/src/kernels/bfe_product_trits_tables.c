@@ -3,6 +3,7 @@
  * for, of two columns at a time, go into a table which the byte indexes: no trit is ever unpacked, and a handful of
  * instructions adds four or five products to the sums of both columns.
  */
+#include "../bfe_format.h"
 #include "bfe_product_tables.h"
 
 enum { FEWEST_ROWS = 20 }; /* that tables are worth building for */
@@ -120,4 +121,11 @@ void bfe_product_trits3_tables(const bfe_matrix *matrix, const int8_t *q, size_t
         bfe_product_trits3_c(matrix, q, q_stride, s, count, y, y_stride, scratch);
     else
         product(matrix, q, q_stride, s, count, y, y_stride, scratch, digits);
+}
+
+/* int8 goes four columns at a time, or three; one or two that are left go one by one. */
+size_t bfe_passes_tables(const bfe_matrix *matrix, size_t count) {
+    if (matrix->encoding == BFE_ENCODING_INT8)
+        return count / BFE_COLUMNS + (count % BFE_COLUMNS == 3 ? 1 : count % BFE_COLUMNS);
+    return matrix->rows < FEWEST_ROWS ? count : (count + 1) / 2;
 }
