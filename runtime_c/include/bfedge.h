@@ -53,8 +53,9 @@ extern "C" {
 /* Alignment in bytes that bfe_prepare asks of its memory. */
 #define BFE_PREPARED_ALIGNMENT 64
 
-/* Bytes of stack that no function of this library exceeds, its callees included; a trace callback's own come on top.
- * With weights that bfe_prepare has rearranged, vector registers that are saved there make it more. */
+/* Bytes of stack that no function of this library exceeds, its callees included, where it is compiled with -O2, -O3 or
+ * -Os; a trace callback's own come on top. With weights that bfe_prepare has rearranged, vector registers that are
+ * saved there make it more. */
 #define BFE_STACK_BYTES 2048
 #define BFE_PREPARED_STACK_BYTES 4096
 
@@ -161,17 +162,21 @@ BFE_API const char *bfe_kernels_used(const bfe_model *model);
 /* Bytes that bfe_prepare needs: 0 for kernels that work in place, for names it does not know, and if model is NULL. */
 BFE_API size_t bfe_prepared_size(const bfe_model *model, const char *kernels);
 
+/* clang-format off */
 /*
- * Chooses the model's kernels, and writes its weights to `memory` as they need them. May be called again.
+ * Chooses the model's kernels, and writes its weights to `memory` as they need them. May be called again, but not with
+ * memory that a copy of the model is running with.
  *
  *   model    from bfe_open
  *   kernels  a name; NULL for the fastest of this processor
- *   memory   aligned to BFE_PREPARED_ALIGNMENT; owned by the caller, and kept as long as the model is used; not used
- * for kernels that work in place size     bytes, at least bfe_prepared_size(model, kernels)
+ *   memory   aligned to BFE_PREPARED_ALIGNMENT; owned by the caller, and kept as long as the model is used. Kernels that
+ *            work in place do not use it
+ *   size     bytes, at least bfe_prepared_size(model, kernels)
  *
  * Returns BFE_OK; and without a change BFE_UNSUPPORTED for kernels that this library or processor does not have,
  * BFE_WORKSPACE_TOO_SMALL, BFE_MISALIGNED or BFE_BAD_ARGUMENT.
  */
+/* clang-format on */
 BFE_API bfe_status bfe_prepare(bfe_model *model, const char *kernels, void *memory, size_t size);
 
 /* The stages of bfe_run, in order. */

@@ -112,7 +112,7 @@ static void sort_pairs(const experts_block *b, uint32_t pairs) {
         b->w.order[start[selected[i]]++] = (uint16_t)i;
 }
 
-/* sum += gate * (the expert's output for its token), for all pairs of a tile. */
+/* sum = the sum of gate * (the expert's output for its token), from +0.0, for all pairs of a tile. */
 static void run_pairs(experts_block *b, uint32_t pairs) {
     const bfe_experts_pieces *const w = &b->w;
     const size_t d = b->input.width, padded = bfe_pad_columns(d), d_ff = b->output.width;
@@ -133,7 +133,10 @@ static void run_pairs(experts_block *b, uint32_t pairs) {
             float *const x = hidden + c * w->expert.hidden_stride;
             b->model->kernels->gelu(x, d_ff);
             rotate(b, &b->output, w->selected[order[c]], x);
-            b->model->kernels->add_scaled(w->sum + order[c] / top_k * d_ff, w->gate[order[c]], x, d_ff);
+            /* A token's pairs are numbered by ascending expert, so its first one comes first here, too. */
+            const int is_first = order[c] % top_k == 0;
+            (is_first ? b->model->kernels->set_scaled : b->model->kernels->add_scaled)(w->sum + order[c] / top_k * d_ff,
+                                                                                       w->gate[order[c]], x, d_ff);
         }
         first += count;
     }
@@ -165,7 +168,6 @@ void bfe_experts(const bfe_job *job, uint32_t worker) {
         float *const residual = job->residual + (size_t)token * config->d_model;
         route_tile(&b, residual, count);
         sort_pairs(&b, count * config->top_k);
-        memset(b.w.sum, 0, (size_t)count * config->d_ff * sizeof(float)); /* +0.0 */
         run_pairs(&b, count * config->top_k);
         project_tile(&b, residual, count);
         token += count;

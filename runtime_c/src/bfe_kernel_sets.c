@@ -58,7 +58,7 @@ static int has_avx512vnni(void) {
 static int has_dotprod(void) {
 #if defined(__linux__)
     return (getauxval(AT_HWCAP) & 1ul << 20) != 0; /* HWCAP_ASIMDDP */
-#elif defined(__APPLE__) || defined(__ARM_FEATURE_DOTPROD)
+#elif defined(__ARM_FEATURE_DOTPROD)
     return 1;
 #else
     return 0;
@@ -75,7 +75,9 @@ static const struct {
     int (*is_usable)(void);
 } known[] = {
 #ifdef BFE_HAS_X86_KERNELS
+#ifdef __OPTIMIZE__ /* without, its loops over many vectors take more stack than a program may have */
     {&bfe_kernels_avx512vnni, has_avx512vnni},
+#endif
     {&bfe_kernels_avx2, has_avx2},
 #endif
 #ifdef BFE_HAS_NEON_KERNELS

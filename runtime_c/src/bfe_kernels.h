@@ -3,7 +3,7 @@
  * kernels/bfe_<operation>_<type>_<instruction set>.c. A set of kernels is what one processor runs fastest; all sets
  * give the same bits. "c" is the definition, in plain C. Sections in brackets are NUMERICS.md's.
  *
- * Pointers never overlap unless said so. Vectors in the workspace are aligned to BFE_ALIGNMENT.
+ * Pointers never overlap unless said so. Floats need no more alignment than their own.
  */
 #ifndef BFE_KERNELS_H
 #define BFE_KERNELS_H
@@ -11,17 +11,20 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* clang-format off */
 /*
  * How the elements of a matrix lie in memory.
  *
  * ROWS   as in the file: row after row, `stride` bytes apart, in the encoding that FORMAT.md defines. A kernel reads
  *        nothing behind the row's last byte.
  * TILES  rearranged for vector instructions, aligned to BFE_TILES_ALIGNMENT. Rows are padded to a multiple of
- *        BFE_TILE_ROWS and columns to one of BFE_COLUMN_BLOCK, with zeros. Tiles lie in the order of their rows, then
- * of their columns. int8:  a tile is 16 rows by 4 columns, 64 bytes: byte 4 * r + c holds row r, column c. trits: a
- * tile is 32 rows by 4 columns, 32 bytes: byte 4 * r + c, bits 2 f and 2 f + 1, hold row 8 * f + r, column c, r < 8 and
- * f < 4, as trit + 1. Files in either encoding give the same tiles.
+ *        BFE_TILE_ROWS and columns to one of BFE_COLUMN_BLOCK, by any values: results do not depend on them. Tiles lie
+ *        in the order of their rows, then of their columns.
+ *        int8:  a tile is 16 rows by 4 columns, 64 bytes: byte 4 * r + c holds row r, column c.
+ *        trits: a tile is 32 rows by 4 columns, 32 bytes: byte 4 * r + c, bits 2 f and 2 f + 1, hold row 8 * f + r,
+ *               column c, r < 8 and f < 4, as trit + 1. Files in either encoding give the same tiles.
  */
+/* clang-format on */
 typedef enum bfe_layout { BFE_LAYOUT_ROWS = 0, BFE_LAYOUT_TILES = 1 } bfe_layout;
 
 enum {
@@ -68,8 +71,8 @@ typedef struct bfe_kernels {
     bfe_layout layout;                                           /* of the matrices that the products take */
     bfe_product *product_int8, *product_trits2, *product_trits3; /* with TILES, the last two are one */
 
-    /* How often the product of a matrix and `count` columns reads the whole matrix. With TILES it is once: parts of it
-     * are read again only while they are in the nearest cache. */
+    /* How often the product of a matrix and `count` columns reads the whole matrix. NULL with TILES, where it is once:
+     * parts of it are read again only while they are in the nearest cache. */
     size_t (*passes)(const bfe_matrix *matrix, size_t count);
 
     /* Quantises x to int8 and returns the scale [2]. */
@@ -97,6 +100,9 @@ typedef struct bfe_kernels {
 
     /* y[i] = y[i] + factor * x[i] */
     void (*add_scaled)(float *y, float factor, const float *x, size_t count);
+
+    /* y[i] = +0.0 + factor * x[i]: the first of such sums */
+    void (*set_scaled)(float *y, float factor, const float *x, size_t count);
 } bfe_kernels;
 
 /* The definition: plain C, in place. */
@@ -109,12 +115,13 @@ extern const bfe_kernels bfe_kernels_dsp;
 #endif
 /* Tiles in plain C: the definition of what the ones below do. */
 extern const bfe_kernels bfe_kernels_tiles;
-#if defined(__x86_64__) && defined(__GNUC__)
+/* Older compilers than these do not know the instructions. */
+#if defined(__x86_64__) && (defined(__clang__) || (defined(__GNUC__) && __GNUC__ >= 8))
 #define BFE_HAS_X86_KERNELS 1
 extern const bfe_kernels bfe_kernels_avx2;
 extern const bfe_kernels bfe_kernels_avx512vnni; /* AVX-512 F, BW, DQ, VL and VNNI */
 #endif
-#if defined(__aarch64__) && defined(__GNUC__) && !defined(__AARCH64EB__)
+#if defined(__aarch64__) && !defined(__AARCH64EB__) && (defined(__clang__) || (defined(__GNUC__) && __GNUC__ >= 10))
 #define BFE_HAS_NEON_KERNELS 1
 extern const bfe_kernels bfe_kernels_neon;
 extern const bfe_kernels bfe_kernels_dotprod;
@@ -136,6 +143,7 @@ void bfe_sincos_f16_c(const uint16_t *angles, size_t count, float *cosine, float
 void bfe_rotate_f32_c(float *x, size_t padded, size_t layers, const float *cosine, const float *sine);
 void bfe_add_f32_c(float *y, const float *x, size_t count);
 void bfe_add_scaled_f32_c(float *y, float factor, const float *x, size_t count);
+void bfe_set_scaled_f32_c(float *y, float factor, const float *x, size_t count);
 
 /* What is the same in all sets. */
 

@@ -190,20 +190,24 @@ static float any_float(void) {
 }
 
 static void test_add(size_t count, float factor) {
-    static float x[LONGEST], y[LONGEST], sum[LONGEST], scaled[LONGEST];
+    static float x[LONGEST], y[LONGEST], sum[LONGEST], scaled[LONGEST], set[LONGEST];
     for (size_t i = 0; i < count; i++) {
         x[i] = any_float();
         y[i] = test_random_below(4) == 0 ? -x[i] : any_float();
         sum[i] = y[i] + x[i];
         const float step = factor * x[i];
         scaled[i] = y[i] + step;
+        set[i] = 0.0f + step;
     }
     for (uint32_t i = 0; kernels_to_test(i) != NULL; i++) {
         block other = copy_of(x, count * sizeof(float)), to = room_for(count), scaled_to = room_for(count);
+        block set_to = room_for(count);
         memcpy(to.data, y, to.bytes);
         memcpy(scaled_to.data, y, scaled_to.bytes);
         kernels_to_test(i)->add(to.data, other.data, count);
         kernels_to_test(i)->add_scaled(scaled_to.data, factor, other.data, count);
+        kernels_to_test(i)->set_scaled(set_to.data, factor, other.data, count);
+        CHECK_SET(kernels_to_test(i), has(&set_to, set));
         CHECK_SET(kernels_to_test(i), has(&to, sum));
         CHECK_SET(kernels_to_test(i), has(&scaled_to, scaled));
         free_block(&other);

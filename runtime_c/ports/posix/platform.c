@@ -125,7 +125,10 @@ uint64_t bfd_prepare(bfe_model *model) {
     const size_t bytes = bfe_prepared_size(model, kernels);
     if (bytes != 0 && posix_memalign(&memory, BFE_PREPARED_ALIGNMENT, bytes) != 0)
         return 0;
-    return bfe_prepare(model, kernels, memory, bytes) == BFE_OK ? bytes : 0;
+    if (bfe_prepare(model, kernels, memory, bytes) == BFE_OK)
+        return bytes; /* the memory is the model's until the program ends */
+    free(memory);
+    return 0;
 }
 
 void bfd_divide(bfe_options *options) {

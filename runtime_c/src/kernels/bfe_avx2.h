@@ -24,10 +24,11 @@ void bfe_sincos_f16_avx2(const uint16_t *angles, size_t count, float *cosine, fl
 void bfe_rotate_f32_avx2(float *x, size_t padded, size_t layers, const float *cosine, const float *sine);
 void bfe_add_f32_avx2(float *y, const float *x, size_t count);
 void bfe_add_scaled_f32_avx2(float *y, float factor, const float *x, size_t count);
+void bfe_set_scaled_f32_avx2(float *y, float factor, const float *x, size_t count);
 
 /*
- * The product with trits of the first `count` / 16 * 16 or more columns by the method of the four Russians; returns how
- * many. Worth it from 16 columns on.
+ * The product with trits of the first columns by the method of the four Russians, 16 at a time or the last 13 to 15;
+ * returns how many: 0 where there are too few columns or rows for it to pay.
  */
 size_t bfe_product_trits_many_avx2(const bfe_matrix *matrix, const int8_t *q, size_t q_stride, const float *s,
                                    size_t count, float *y, size_t y_stride, void *scratch);

@@ -25,6 +25,7 @@ void bfe_sincos_f16_avx512vnni(const uint16_t *angles, size_t count, float *cosi
 void bfe_rotate_f32_avx512vnni(float *x, size_t padded, size_t layers, const float *cosine, const float *sine);
 void bfe_add_f32_avx512vnni(float *y, const float *x, size_t count);
 void bfe_add_scaled_f32_avx512vnni(float *y, float factor, const float *x, size_t count);
+void bfe_set_scaled_f32_avx512vnni(float *y, float factor, const float *x, size_t count);
 
 /* Which of 16 lanes are among the next `count` elements. */
 BFE_AVX512VNNI_INLINE __mmask16 bfe_lanes_avx512vnni(size_t count) {

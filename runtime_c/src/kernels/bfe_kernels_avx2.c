@@ -16,6 +16,7 @@ const bfe_kernels bfe_kernels_avx2 = {
     .rotate = bfe_rotate_f32_avx2,
     .add = bfe_add_f32_avx2,
     .add_scaled = bfe_add_scaled_f32_avx2,
+    .set_scaled = bfe_set_scaled_f32_avx2,
 };
 
 #endif

@@ -16,6 +16,7 @@ const bfe_kernels bfe_kernels_avx512vnni = {
     .rotate = bfe_rotate_f32_avx512vnni,
     .add = bfe_add_f32_avx512vnni,
     .add_scaled = bfe_add_scaled_f32_avx512vnni,
+    .set_scaled = bfe_set_scaled_f32_avx512vnni,
 };
 
 #endif

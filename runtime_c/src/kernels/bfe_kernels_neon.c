@@ -16,6 +16,7 @@ const bfe_kernels bfe_kernels_neon = {
     .rotate = bfe_rotate_f32_neon,
     .add = bfe_add_f32_neon,
     .add_scaled = bfe_add_scaled_f32_neon,
+    .set_scaled = bfe_set_scaled_f32_c,
 };
 
 #endif

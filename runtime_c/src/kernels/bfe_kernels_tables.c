@@ -15,4 +15,5 @@ const bfe_kernels bfe_kernels_tables = {
     .rotate = bfe_rotate_f32_c,
     .add = bfe_add_f32_c,
     .add_scaled = bfe_add_scaled_f32_c,
+    .set_scaled = bfe_set_scaled_f32_c,
 };
