@@ -23,6 +23,7 @@ from bfedge.cli import main
 from bfedge.device.board import emulated_firmware
 from bfedge.device.emulator import emulator_command
 from bfedge.device.exported import read_exported
+from bfedge.device.host import usable_kernels
 from bfedge.device.profile import load_profile
 from bfedge.export.folder import Source, export_folder
 from bfedge.packed.writer import pack
@@ -108,6 +109,29 @@ def test_bench_on_this_machine_gives_milliseconds(run: Run, exported: Path) -> N
     assert shown.status == 0
     assert "7 inferences" in shown.out
     assert "ms" in shown.out
+
+
+@pytest.mark.parametrize("kernels", usable_kernels())
+def test_kernels_and_threads_can_be_chosen(run: Run, exported: Path, kernels: str) -> None:
+    """The plan, the program's own statement and what it used are those of the choice."""
+    options = ("--kernels", kernels, "--threads", 2)
+    verified = run("verify", exported, *options, "--json").json()
+    assert verified["passed"], verified
+    hello = run("profile", exported, *options, "--json").json()["hello"]
+    assert (hello["kernels"], hello["workers"]) == (kernels, 2)
+    assert run("bench", exported, *options, "--runs", 3, "--json").json()["hello"]["kernels"] == kernels
+
+
+def test_kernels_that_a_board_does_not_have_are_refused_by_it(run: Run, exported: Path) -> None:
+    message = complaint(run("bench", exported, "--kernels", "avx9"))
+    assert "avx9: no kernels for this processor have this name" in message
+
+
+def test_a_microcontroller_has_no_threads_to_choose(run: Run, tmp_path: Path) -> None:
+    nano = export(tmp_path, "nano33-ble")
+    for options in (["--threads", "2"], ["--kernels", "c"]):
+        message = complaint(run("profile", nano, *options, "--port", "socket://127.0.0.1:1"))
+        assert message == f"error: {options[0]} cannot be chosen on nano33-ble"
 
 
 @needs_sshd
