@@ -20,21 +20,16 @@ if TYPE_CHECKING:
     from bfedge.device.exported import Exported
 
 
+LINE_OPTIONS = ("emulate", "host", "port", "baud", "timeout", "threads", "kernels")
+
+
 def board_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """--emulate, --host, --port, --baud, --timeout, --threads, --kernels; the command takes them as one `line`."""
 
     @functools.wraps(command)
-    def with_line(
-        emulate: bool,
-        host: str | None,
-        port: str | None,
-        baud: int,
-        timeout: float | None,
-        threads: int,
-        kernels: str | None,
-        **others: Any,
-    ) -> Any:
-        return command(line=board_line(emulate, host, port, baud, timeout, threads, kernels), **others)
+    def with_line(**options: Any) -> Any:
+        line = board_line(**{name: options.pop(name) for name in LINE_OPTIONS})
+        return command(line=line, **options)
 
     wrapped: Callable[..., Any] = with_line
     for option in reversed(

@@ -45,12 +45,6 @@ typedef struct bfb_matrix {
 
 bfb_matrix bfb_load(bfb_memory *memory, const bfe_kernels *kernels, const bfb_weight *weight);
 
-/* Columns that the runtime's stages give a product at a time. */
-size_t bfb_columns_at_a_time(const bfe_kernels *kernels);
-
-/* Bytes from one vector of int8 to the next. */
-size_t bfb_stride(uint32_t columns);
-
 /* Does nothing: what calling costs. */
 void bfb_nothing(const void *memory);
 

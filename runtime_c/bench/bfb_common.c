@@ -54,10 +54,4 @@ bfb_matrix bfb_load(bfb_memory *memory, const bfe_kernels *kernels, const bfb_we
     return m;
 }
 
-size_t bfb_columns_at_a_time(const bfe_kernels *kernels) { return kernels->layout == BFE_LAYOUT_TILES ? 32 : 4; }
-
-size_t bfb_stride(uint32_t columns) {
-    return ((size_t)columns + BFE_COLUMN_BLOCK - 1) / BFE_COLUMN_BLOCK * BFE_COLUMN_BLOCK;
-}
-
 void bfb_nothing(const void *memory) { (void)memory; }

@@ -1,5 +1,6 @@
 /* A dense feed-forward layer on the same kernels. */
 #include "bfb_bench.h"
+#include "bfe_internal.h"
 
 #include <string.h>
 
@@ -26,10 +27,11 @@ size_t bfb_dense_prepare(void *memory, const char *kernels, const bfb_input *inp
         return 0;
     bfb_memory pieces = {memory, 0};
     dense *const self = bfb_take(&pieces, sizeof *self);
-    const size_t tokens = input->tokens, d = input->d_model, d_ff = up->rows, step = bfb_columns_at_a_time(set);
+    const size_t tokens = input->tokens, d = input->d_model, d_ff = up->rows, step = bfe_columns_at_once(set->layout);
     const size_t scratch_up = bfe_scratch_bytes(set->layout, up->rows, up->columns);
     const size_t scratch_down = bfe_scratch_bytes(set->layout, down->rows, down->columns);
-    const size_t q_bytes = tokens * copies * bfb_stride(up->columns), mean_bytes = tokens * bfb_stride(down->columns);
+    const size_t q_bytes = tokens * copies * bfe_pad_columns(up->columns),
+                 mean_bytes = tokens * bfe_pad_columns(down->columns);
     dense l;
     l.kernels = set;
     l.up = bfb_load(&pieces, set, up);
@@ -59,7 +61,7 @@ size_t bfb_dense_prepare(void *memory, const char *kernels, const bfb_input *inp
 
 /* Every token's normalised vector, quantised as many times as it has copies. */
 static void quantise_input(const dense *l) {
-    const size_t d = l->up.matrix.columns, stride = bfb_stride(l->up.matrix.columns);
+    const size_t d = l->up.matrix.columns, stride = bfe_pad_columns(l->up.matrix.columns);
     for (size_t t = 0; t < l->tokens; t++) {
         l->kernels->layer_norm(l->residual + t * d, l->gain, l->bias, d, l->norm);
         for (size_t c = t * l->copies; c < (t + 1) * l->copies; c++)
@@ -69,8 +71,8 @@ static void quantise_input(const dense *l) {
 
 /* Up projection and GELU of all columns, a few at a time; what is to go down, quantised. */
 static void project_up(const dense *l) {
-    const size_t d_ff = l->up.matrix.rows, stride = bfb_stride(l->up.matrix.columns), all = l->tokens * l->copies;
-    const size_t step = bfb_columns_at_a_time(l->kernels), mean_stride = bfb_stride(l->down.matrix.columns);
+    const size_t d_ff = l->up.matrix.rows, stride = bfe_pad_columns(l->up.matrix.columns), all = l->tokens * l->copies;
+    const size_t step = bfe_columns_at_once(l->kernels->layout), mean_stride = bfe_pad_columns(l->down.matrix.columns);
     const float share = 1.0f / (float)l->copies;
     if (l->copies > 1)
         memset(l->mean, 0, l->tokens * d_ff * sizeof *l->mean);
@@ -93,8 +95,8 @@ static void project_up(const dense *l) {
 
 /* Down projection into the residual. */
 static void project_down(const dense *l) {
-    const size_t d = l->down.matrix.rows, stride = bfb_stride(l->down.matrix.columns);
-    const size_t step = bfb_columns_at_a_time(l->kernels);
+    const size_t d = l->down.matrix.rows, stride = bfe_pad_columns(l->down.matrix.columns);
+    const size_t step = bfe_columns_at_once(l->kernels->layout);
     for (size_t first = 0; first < l->tokens; first += step) {
         const size_t count = l->tokens - first < step ? l->tokens - first : step;
         l->down.product(&l->down.matrix, l->mean_q + first * stride, stride, l->mean_s + first, count, l->product, d,

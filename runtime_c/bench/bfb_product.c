@@ -1,5 +1,6 @@
 /* One product of a matrix and some columns, already int8. */
 #include "bfb_bench.h"
+#include "bfe_internal.h"
 
 #include <string.h>
 
@@ -19,7 +20,7 @@ size_t bfb_product_prepare(void *memory, const char *kernels, const bfb_weight *
         return 0;
     bfb_memory pieces = {memory, 0};
     product *const self = bfb_take(&pieces, sizeof *self);
-    const size_t stride = bfb_stride(weight->columns);
+    const size_t stride = bfe_pad_columns(weight->columns);
     product p;
     p.weight = bfb_load(&pieces, set, weight);
     int8_t *const columns = bfb_take(&pieces, count * stride);
@@ -39,7 +40,7 @@ size_t bfb_product_prepare(void *memory, const char *kernels, const bfb_weight *
 
 void bfb_product_run(void *memory) {
     const product *const p = memory;
-    p->weight.product(&p->weight.matrix, p->q, bfb_stride(p->weight.matrix.columns), p->s, p->count, p->y,
+    p->weight.product(&p->weight.matrix, p->q, bfe_pad_columns(p->weight.matrix.columns), p->s, p->count, p->y,
                       p->weight.matrix.rows, p->scratch);
 }
 

@@ -41,7 +41,7 @@ size_t bfb_standard_prepare(void *memory, const char *kernels, const bfb_input *
     bfb_memory pieces = {memory, 0};
     standard *const self = bfb_take(&pieces, sizeof *self);
     const size_t tokens = input->tokens, d = input->d_model, d_ff = up->rows, experts = router->rows;
-    const size_t step = bfb_columns_at_a_time(set);
+    const size_t step = bfe_columns_at_once(set->layout);
     standard l;
     l.kernels = set;
     l.router = bfb_load(&pieces, set, router);
@@ -59,8 +59,8 @@ size_t bfb_standard_prepare(void *memory, const char *kernels, const bfb_input *
     l.bias = bfb_copy(&pieces, input->bias, d * sizeof(float));
     l.residual = bfb_take(&pieces, tokens * d * sizeof(float));
     l.norm = bfb_take(&pieces, d * sizeof(float));
-    const size_t q_bytes = tokens * bfb_stride(up->columns), batch_bytes = step * bfb_stride(up->columns);
-    const size_t hidden_bytes = step * bfb_stride(down->columns);
+    const size_t q_bytes = tokens * bfe_pad_columns(up->columns), batch_bytes = step * bfe_pad_columns(up->columns);
+    const size_t hidden_bytes = step * bfe_pad_columns(down->columns);
     l.q = bfb_take(&pieces, q_bytes);
     l.s = bfb_take(&pieces, tokens * sizeof(float));
     l.logits = bfb_take(&pieces, step * experts * sizeof(float));
@@ -90,8 +90,8 @@ size_t bfb_standard_prepare(void *memory, const char *kernels, const bfb_input *
 }
 
 static void route_tokens(const standard *l) {
-    const size_t d = l->router.matrix.columns, stride = bfb_stride(l->router.matrix.columns);
-    const size_t experts = l->router.matrix.rows, step = bfb_columns_at_a_time(l->kernels);
+    const size_t d = l->router.matrix.columns, stride = bfe_pad_columns(l->router.matrix.columns);
+    const size_t experts = l->router.matrix.rows, step = bfe_columns_at_once(l->kernels->layout);
     for (size_t t = 0; t < l->tokens; t++) {
         l->kernels->layer_norm(l->residual + t * d, l->gain, l->bias, d, l->norm);
         l->s[t] = l->kernels->quantise(l->norm, d, l->q + t * stride);
@@ -122,7 +122,7 @@ static void group_pairs(const standard *l) {
 static void run_batch(const standard *l, size_t expert, const uint32_t *pairs, size_t count) {
     const bfb_matrix *const up = l->up + expert, *const down = l->down + expert;
     const size_t d = up->matrix.columns, d_ff = up->matrix.rows;
-    const size_t stride = bfb_stride(up->matrix.columns), hidden_stride = bfb_stride(down->matrix.columns);
+    const size_t stride = bfe_pad_columns(up->matrix.columns), hidden_stride = bfe_pad_columns(down->matrix.columns);
     for (size_t i = 0; i < count; i++) {
         const size_t t = pairs[i] / l->top_k;
         memcpy(l->batch.q + i * stride, l->q + t * stride, d);
@@ -144,7 +144,7 @@ static void run_batch(const standard *l, size_t expert, const uint32_t *pairs, s
 
 void bfb_standard_run(void *memory) {
     const standard *const l = memory;
-    const size_t values = l->tokens * l->router.matrix.columns, step = bfb_columns_at_a_time(l->kernels);
+    const size_t values = l->tokens * l->router.matrix.columns, step = bfe_columns_at_once(l->kernels->layout);
     memcpy(l->residual, l->z, values * sizeof *l->residual);
     memset(l->sum, 0, values * sizeof *l->sum);
     route_tokens(l);

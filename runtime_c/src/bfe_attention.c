@@ -38,7 +38,7 @@ void bfe_project(const bfe_job *job, uint32_t worker) {
     bfe_lay_out_project(job, worker, &w);
     uint32_t first, end;
     bfe_share(&job->schedule, worker, model->config.tokens, &first, &end);
-    bfe_count(job, worker, (uint64_t)(end - first) * (2 + 3) * d * sizeof *gain); /* w.norm, bias */
+    bfe_count(job, worker, (uint64_t)(end - first) * (2 + 3) * d * sizeof *gain); /* norm, bias */
 
     for (uint32_t token = first; token < end;) {
         const uint32_t count = bfe_least(end - token, job->schedule.columns);

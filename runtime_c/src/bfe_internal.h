@@ -21,6 +21,9 @@ typedef struct bfe_schedule {
     uint32_t pairs;   /* (token, expert) pairs that do */
 } bfe_schedule;
 
+/* Columns that go through a matrix together, at most: as many as kernels make use of at once. */
+static inline uint32_t bfe_columns_at_once(bfe_layout layout) { return layout == BFE_LAYOUT_TILES ? 32 : 4; }
+
 bfe_schedule bfe_schedule_of(const bfe_model *model, const bfe_options *options);
 
 static inline uint32_t bfe_least(uint64_t a, uint64_t b) { return (uint32_t)(a < b ? a : b); }

@@ -31,8 +31,7 @@ enum {
     BFE_TILES_ALIGNMENT = 64,
     BFE_TILE_ROWS = 32,
     BFE_COLUMN_BLOCK = 16,
-    BFE_MOST_COLUMNS = 16384, /* FORMAT.md, V10: of any matrix */
-    BFE_MOST_TRITS = 256      /* columns whose products with trits add up within 16 bits: 256 * 127 < 2^15 */
+    BFE_MOST_TRITS = 256 /* columns whose products with trits add up within 16 bits: 256 * 127 < 2^15 */
 };
 
 /* A weight and its scale. */
@@ -40,8 +39,7 @@ typedef struct bfe_matrix {
     const void *weight;
     const float *scale; /* [rows] for int8, [1] for trits; NULL where products stay integers */
     uint32_t rows, columns;
-    uint32_t
-        stride; /* ROWS: bytes from row to row; TILES: bytes from one 16 rows (int8) or 32 rows (trits) to the next */
+    uint32_t stride;   /* bytes from one row to the next; of TILES, from one 16 rows (int8) or 32 (trits) to the next */
     uint16_t encoding; /* BFE_ENCODING_INT8, _TRITS2 or _TRITS3 */
     uint16_t layout;   /* bfe_layout */
     uint32_t bytes;    /* that one pass over it reads */

@@ -1,5 +1,3 @@
-#include "bfe_float.h"
-#include "bfe_format.h"
 #include "bfe_kernels.h"
 
 static size_t round_up(size_t value, size_t to) { return (value + to - 1) / to * to; }
@@ -7,8 +5,8 @@ static size_t round_up(size_t value, size_t to) { return (value + to - 1) / to *
 static size_t at_most(size_t value, size_t bound) { return value < bound ? value : bound; }
 
 /*
- * TILES: tables of 81 partial sums of four columns, 32 at a time; vectors transposed; sums of up to 1024 rows; and to
- * align all that. Or, what needs less, tiles of 32 rows expanded to bytes.
+ * TILES: tables of 81 partial sums of four columns, 32 at a time; vectors transposed; sums of up to 1024 rows of
+ * them, or of 2048 of half as many; and to align all that. Or, what needs less, tiles of 32 rows expanded to bytes.
  * ROWS: four tables of the 243 sums that a byte of trits can stand for, of two columns in a word; their sums, all rows.
  */
 size_t bfe_scratch_bytes(bfe_layout layout, uint32_t rows, uint32_t columns) {

@@ -1,5 +1,6 @@
 #include "bfe_tiles.h"
 #include "bfe_format.h"
+#include "bfe_sections.h"
 
 #include <string.h>
 
@@ -11,9 +12,7 @@ uint32_t bfe_matrix_stride(bfe_layout layout, uint32_t columns, uint16_t encodin
     const uint32_t padded = round_up(columns, BFE_COLUMN_BLOCK);
     if (layout == BFE_LAYOUT_TILES)
         return padded / TILE_COLUMNS * (encoding == BFE_ENCODING_INT8 ? INT8_TILE : TRITS_TILE);
-    return encoding == BFE_ENCODING_INT8     ? columns
-           : encoding == BFE_ENCODING_TRITS2 ? (columns + 3) / 4
-                                             : (columns + 4) / 5;
+    return (uint32_t)bfe_section_bytes(encoding, 1, columns);
 }
 
 uint64_t bfe_matrix_bytes(bfe_layout layout, uint32_t rows, uint32_t columns, uint16_t encoding) {

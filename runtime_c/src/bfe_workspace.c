@@ -2,9 +2,6 @@
 #include "bfe_sections.h"
 #include "bfe_tiles.h"
 
-/* Columns that go through a matrix together: as many as the kernels pass over the weights with at once. */
-enum { COLUMNS_IN_ROWS = 4, COLUMNS_IN_TILES = 32 };
-
 /* Hands out consecutive aligned pieces of the workspace; only counts if `base` is NULL. With every dimension at its
  * bound (FORMAT.md, V10) the whole stays far below 2^64. */
 typedef struct pieces {
@@ -262,7 +259,7 @@ void bfe_lay_out_head(const bfe_job *job, bfe_head_pieces *out) {
 bfe_schedule bfe_schedule_of(const bfe_model *model, const bfe_options *options) {
     const uint32_t tokens = model->config.tokens;
     const uint32_t wanted = options != NULL ? options->workers : 0, tile = options != NULL ? options->tile_tokens : 0;
-    const uint32_t columns = model->kernels->layout == BFE_LAYOUT_TILES ? COLUMNS_IN_TILES : COLUMNS_IN_ROWS;
+    const uint32_t columns = bfe_columns_at_once(model->kernels->layout);
     bfe_schedule schedule;
     schedule.workers = bfe_least(wanted == 0 ? 1 : wanted, bfe_least(tokens, BFE_MOST_WORKERS));
     schedule.tokens = (tokens + schedule.workers - 1) / schedule.workers;
