@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import msgspec
+import numpy as np
 
 from bfedge.errors import BfedgeError
 
@@ -29,6 +31,11 @@ MAX_PATCH_COLUMNS = 16384
 def padded_width(width: int) -> int:
     """The next power of two: the width a rotation works on."""
     return 1 << (width - 1).bit_length()
+
+
+def attention_scale(d_model: int, heads: int) -> float:
+    """log2(e) / sqrt(head dimension) as a binary32: scores are exponents of 2 (NUMERICS.md, section 7)."""
+    return float(np.float32(math.log2(math.e) / math.sqrt(d_model // heads)))
 
 
 class ViTConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

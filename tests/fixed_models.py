@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from bfedge.config import padded_width
+from bfedge.config import attention_scale, padded_width
 from bfedge.lowered.model import (
     Block,
     ButterflyExperts,
@@ -25,10 +25,6 @@ from bfedge.packed.writer import pack
 
 ONE = 2.0**-7
 """A step of int8 activations that spread by about 1"""
-
-
-def attention_scale(d_model: int, heads: int) -> float:
-    return float(np.float32(np.log2(np.e) / np.sqrt(d_model / heads)))
 
 
 DIGITS = Shape(

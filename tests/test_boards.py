@@ -24,6 +24,7 @@ from bfedge.export.folder import Source, export_folder
 from bfedge.measure.board import check_board, check_images
 from bfedge.measure.board_profile import profile_board
 from bfedge.packed.golden import golden_vectors
+from bfedge.packed.outline import outline_of
 from bfedge.packed.writer import pack
 from tests.random_models import random_images, random_lowered
 
@@ -63,7 +64,7 @@ def with_model(board: Exported, seed: int, folder: Path) -> tuple[Exported, byte
     model = random_lowered(seed)
     packed = pack(model, golden_vectors(model, random_images(model, 3, seed)))
     runtime = HostModel(packed, kernels=kernels_on(board.profile))
-    tile = fit(board.profile, needs_of(packed), seed % 4 or None).tile
+    tile = fit(board.profile, needs_of(outline_of(packed)), seed % 4 or None).tile
     copy = folder / f"{seed}"
     copy.mkdir()
     for name in ("runtime", "bfedge-device"):

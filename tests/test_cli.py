@@ -569,7 +569,7 @@ def test_a_changed_program_is_not_started(run: Run, copy: Path) -> None:
 
 
 def test_the_plan_states_the_workspace_that_the_board_uses(run: Run, exported: Path) -> None:
-    planned = parsed(run("plan", exported, "--target", "pi", "--json"), "plan")["fit"]
+    planned = parsed(run("plan", exported, "--target", "pi", "--json"), "plan")["boards"][0]
     found = parsed(run("profile", exported, "--json"), "profile")
     assert planned["workspace_bytes"] == found["workspace_stated"] == found["workspace_used"]
 

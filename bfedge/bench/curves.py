@@ -16,6 +16,7 @@ from bfedge.bench.timing import SEED, WARM_UP_CALLS, Competitor, no_collection, 
 from bfedge.config import padded_width
 from bfedge.lowered.model import Shape
 from bfedge.measure.plan import plan
+from bfedge.packed.outline import outline_of
 from bfedge.packed.writer import pack
 
 EXPERTS = (8, 16, 32, 64, 128, 256)
@@ -49,7 +50,7 @@ def memory_by_experts(bench: Bench, shapes: Sequence[Shape] | None = None) -> li
     points = []
     for shape in shapes or [cifar_shape(experts) for experts in EXPERTS]:
         packed = pack(random_model(shape))
-        found = plan(packed)
+        found = plan(outline_of(packed))
         angles = (shape.theta_layers * padded_width(shape.d_model) + shape.phi_layers * padded_width(shape.d_ff)) // 2
         opened = BenchModel(bench.library, packed, bench.kernels, random_image(shape))
         points.append(

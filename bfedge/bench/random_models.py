@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from bfedge.config import padded_width
+from bfedge.config import attention_scale, padded_width
 from bfedge.lowered.model import (
     Block,
     ButterflyExperts,
@@ -41,7 +41,7 @@ def cifar_shape(experts: int, side: int = 32, layers: int = 7, d_model: int = D_
         theta_layers=ROTATION_LAYERS,
         phi_layers=ROTATION_LAYERS,
         pooling="class",
-        attention_scale=float(np.float32(math.log2(math.e) / math.sqrt(d_model // heads))),
+        attention_scale=attention_scale(d_model, heads),
     )
 
 

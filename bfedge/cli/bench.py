@@ -151,10 +151,10 @@ def count_instructions(board: Board, tile: int, runs: int, cases: int) -> dict[s
     for case in track(range(min(runs, cases)), "golden cases"):
         stages, found = board.session.profile(case, tile)
         refuse_wrong(found)
-        counts = [number for number in board.count_instructions(len(stages)) if number is not None]
-        if len(counts) != len(stages):
+        counts = board.counts(len(stages))
+        if counts is None:
             raise BfedgeError(f"there is nothing to measure: {board.where}")
-        totals.append(sum(counts))
+        totals.append(sum(region.instructions for region in counts))
     return {**dataclasses.asdict(time_board(totals)), "unit": "instructions"}
 
 

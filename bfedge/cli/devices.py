@@ -107,6 +107,9 @@ def show(found: BoardReport) -> None:
             numbers.add_row(name, f"{value} {unit}".rstrip(), quantity.source)
 
     row("clock", profile.cpu.clock_hz, "Hz")
+    row("measured rate", profile.cpu.instructions_per_s, "instructions/s")
+    row("power while computing", profile.cpu.active_power_w, "W")
+    row("energy of arithmetic", profile.cpu.energy_pj_per_multiply_add, "pJ/multiply-add")
     for memory in profile.memories:
         row(memory.name, memory.bytes, "bytes")
         row("  share for a model", memory.usable, "of it")

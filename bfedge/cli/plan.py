@@ -1,90 +1,115 @@
-"""`bfedge plan`: how many bytes a model takes."""
+"""`bfedge plan`: what a model takes, and where it fits, before there is a board, or even a model."""
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from bfedge.cli.energy_table import energy_as_dicts
+from bfedge.cli.model_options import model_options
 from bfedge.cli.models import TERNARY_ENCODINGS, packed_bytes
-from bfedge.cli.output import count, json_option, out, print_json, table
+from bfedge.cli.output import json_option, print_json
+from bfedge.cli.plan_tables import show_boards, show_model, show_target
+from bfedge.errors import BfedgeError
 
 if TYPE_CHECKING:
-    from bfedge.device.fit import Fit
+    from bfedge.config import ViTConfig
+    from bfedge.measure.counters import RealInput
+    from bfedge.measure.plan import Plan
+    from bfedge.measure.target_plan import TargetPlan
+    from bfedge.packed.outline import Outline
+
+ALL = "all"
 
 
 @click.command("plan")
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=click.Path(path_type=Path), required=False)
+@model_options
 @click.option("--ternary", type=click.Choice(list(TERNARY_ENCODINGS)), default="2bit", show_default=True,
               help="How a checkpoint's trits would be stored.")  # fmt: skip
-@click.option("--target", help="Show whether it fits this board; exit status 1 if not.")
+@click.option("--target", help="In detail for this board; exit status 1 if it does not fit. `all` for every board.")
 @click.option("--tile", type=click.IntRange(1, 65_536),
               help="Tokens that go through the experts together on the board [default: as many as fit].")  # fmt: skip
 @json_option
-def command(model: Path, ternary: str, target: str | None, tile: int | None, as_json: bool) -> None:
-    """Show how many bytes MODEL takes, part by part, what the paper counts, and whether it fits a board.
+def command(
+    model: Path | None,
+    described: ViTConfig | None,
+    ternary: str,
+    target: str | None,
+    tile: int | None,
+    as_json: bool,
+) -> None:
+    """Show what MODEL takes, part by part, and whether it fits a board: with what tile, how many experts it could have,
+    how many instructions and what energy an inference takes.
 
-    MODEL is a checkpoint, a .bfe file or an exported folder. The numbers are exact: sizes are those of the packed
-    bytes, and the workspace is what the C runtime itself asks for.
+    MODEL is a checkpoint, a .bfe file or an exported folder; without one, options describe a model that need not
+    exist. Sizes are exact: those of the packed bytes, and the workspace that the C runtime itself asks for.
+    Instructions are estimates, from counts in emulators.
     """
+    from bfedge.device.profile import known_profiles, load_profile
     from bfedge.measure.plan import plan
+    from bfedge.measure.target_plan import plan_target
+    from bfedge.packed.outline import outline_of
 
-    packed = packed_bytes(model, ternary)
-    result = plan(packed)
-    board, fitted = fit_target(model.name, packed, target, tile) if target else ("", None)
-    if as_json:
-        on_board = {"target": board, **dataclasses.asdict(fitted)} if fitted else None
-        print_json("plan", {"model": str(model), **dataclasses.asdict(result), "fit": on_board})
-        return
-    parts = table("file, by part", "bytes", "share")
-    for part, size in result.parts.items():
-        parts.add_row(part, count(size), f"{size / result.file_bytes:.1%}")
-    parts.add_row("whole file", count(result.file_bytes), "", style="bold")
-    out.print(parts)
-    memory = table("\nworking memory", "\nbytes")
-    memory.add_row("workspace, all tokens at once (fastest)", count(result.workspace_bytes))
-    memory.add_row("  and weights rearranged for vector instructions", count(result.prepared_bytes))
-    memory.add_row("workspace, one token at a time (smallest)", count(result.workspace_bytes_smallest))
-    memory.add_row("one input image", count(result.input_bytes))
-    memory.add_row("logits", count(result.output_bytes))
-    out.print(memory)
-    paper = result.paper
-    experts = table("\nexpert memory", "\nbytes", "\ncompression")
-
-    def row(name: str, size: float) -> None:
-        experts.add_row(name, count(round(size)), f"{paper.standard_experts / size:.1f} x")
-
-    row("standard MoE, float32 experts", paper.standard_experts)
-    row("paper's formula, 1.58 bits and FP32 angles", paper.butterfly_fp32_angles)
-    row("paper's formula, 1.58 bits and FP16 angles", paper.butterfly_fp16_angles)
-    row("this file: substrate and angles", paper.packed_experts)
-    out.print(experts)
-    out.print(
-        "\nThe paper counts experts only. What must fit on a device is the whole file, "
-        f"{count(result.file_bytes)} bytes, and a workspace."
-    )
-    if fitted:
-        show_fit(board, fitted)
-
-
-def fit_target(name: str, packed: bytes, target: str, tile: int | None) -> tuple[str, Fit]:
-    """The board's name and where the model lies on it. Raises BfedgeError with the numbers if it does not fit."""
-    from bfedge.device.fit import fit, needs_of
-    from bfedge.device.profile import load_profile
-
-    profile = load_profile(target)
-    return profile.name, fit(profile, needs_of(packed), tile, name)
-
-
-def show_fit(board: str, fitted: Fit) -> None:
-    memories = table(f"\non {board}", "\nneeded", "\nfor a model", "\nin all")
-    for memory in fitted.memories:
-        what = " and ".join("workspace, image, logits" if c == "workspace" else c for c in memory.contents)
-        memories.add_row(
-            f"{memory.name}: {what or 'nothing'}", count(memory.needed), count(memory.room), count(memory.size)
+    if (model is None) == (described is None):
+        raise BfedgeError(
+            "name a MODEL, or describe one" if model is None else "a MODEL has its own widths, layers and experts",
+            "a description is, for example, `bfedge plan --d-model 256 --experts 64`",
         )
-    out.print(memories)
-    tokens = "all tokens" if fitted.tile == 0 else f"{fitted.tile} tokens"
-    out.print(f"It fits, with {tokens} through the experts at a time.")
+    profiles = known_profiles() if target in (None, ALL) else [load_profile(target or "")]
+    packed = packed_bytes(model, ternary) if model else None
+    outline = outline_of(packed) if packed else described_outline(described, ternary)
+    name = model.name if model else "the model"
+    result = plan(outline)
+    real = real_input(packed) if packed else None
+    boards = [
+        plan_target(profile, outline, result, name, tile, real) for profile in profiles if profile.memories or target
+    ]
+    if as_json:
+        print_json("plan", as_dict(model, outline, result, boards))
+    else:
+        show_model(result)
+        for board in boards if target else ():
+            show_target(board)
+        if target in (None, ALL):
+            show_boards(boards)
+    if target not in (None, ALL) and not boards[0].fits:
+        raise BfedgeError(boards[0].problem or "", boards[0].hint)
+
+
+def described_outline(described: ViTConfig | None, ternary: str) -> Outline:
+    from bfedge.lowered.model import shape_of
+    from bfedge.packed.outline import outline
+
+    assert described is not None
+    return outline(shape_of(described), TERNARY_ENCODINGS[ternary], described.projection_weights)
+
+
+def real_input(packed: bytes) -> RealInput | None:
+    """The first golden input, if the file has any."""
+    from bfedge.measure.counters import RealInput
+    from bfedge.packed.reader import unpack
+
+    golden = unpack(packed).golden
+    return RealInput(packed, golden.inputs[0]) if golden is not None else None
+
+
+def as_dict(model: Path | None, outline: Outline, plan: Plan, boards: list[TargetPlan]) -> dict[str, Any]:
+    shape = {**dataclasses.asdict(outline.shape), "tokens": outline.shape.tokens}
+    return {
+        "model": str(model) if model else None,
+        "config": shape,
+        **dataclasses.asdict(plan),
+        "boards": [board_as_dict(board) for board in boards],
+    }
+
+
+def board_as_dict(board: TargetPlan) -> dict[str, Any]:
+    return {
+        **dataclasses.asdict(board),
+        "weights_read_bytes": board.weights_read_bytes,
+        "energy": energy_as_dicts(board.energy),
+    }

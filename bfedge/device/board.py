@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bfedge.device.emulator import CannotCountError
 from bfedge.device.exported import Exported
@@ -19,6 +20,9 @@ from bfedge.device.session import Session
 from bfedge.device.transport import ProcessTransport, SerialTransport
 from bfedge.errors import BfedgeError
 from bfedge.files import cache_folder
+
+if TYPE_CHECKING:
+    from bfedge.device.counts import Region
 
 PROGRAM = "bfedge-device"
 EMULATOR_HELLO_SECONDS = 120.0
@@ -65,21 +69,22 @@ class Board:
     note: str | None = None
     """How the emulator differs from the board, where that changes what is counted"""
 
-    def count_instructions(self, stages: int) -> list[int | None]:
-        """Instructions that the last profiled run executed, by stage; None each where nothing counts them."""
+    def counts(self, stages: int) -> list[Region] | None:
+        """What the last profiled run executed, by stage; None where nothing counts."""
         if self.counts_file is None:
-            return [None] * stages
+            return None
         from bfedge.device.counts import read_regions
 
         regions = read_regions(self.counts_file)
         if len(regions) <= stages:  # behind the stages comes the way back from bfe_run
             raise BfedgeError(f"the emulator counted {len(regions) - 1} stages of {stages}", "please report this")
-        return [region.instructions for region in regions[-stages - 1 : -1]]
+        return regions[-stages - 1 : -1]
 
 
 @contextmanager
-def open_board(exported: Exported, line: Line, counting: bool = False) -> Iterator[Board]:
-    """A session with the board; in an emulator, with instructions counted if asked for (it is slower then).
+def open_board(exported: Exported, line: Line, counting: bool = False, count_bytes: bool = False) -> Iterator[Board]:
+    """A session with the board; in an emulator, with instructions counted if asked for (it is slower then), and the
+    bytes that they load and store (and slower again).
 
     Raises BfedgeError if the board cannot be reached, or does not say hello.
     """
@@ -88,7 +93,7 @@ def open_board(exported: Exported, line: Line, counting: bool = False) -> Iterat
         counts_file = None
         if line.emulate:
             counts_file = folder / "counts" if counting else None
-            session, where = emulator_session(exported, line, folder, counts_file)
+            session, where = emulator_session(exported, line, folder, counts_file, count_bytes)
         elif line.host:
             session, where = ssh_session(exported, line.host, line)
         elif line.port:
@@ -133,7 +138,9 @@ def ssh_session(exported: Exported, host: str, line: Line) -> tuple[Session, str
     return open_deployed(host, exported, line.timeout, line.program_options(exported.profile)), f"{host} over SSH"
 
 
-def emulator_session(exported: Exported, line: Line, folder: Path, counts: Path | None) -> tuple[Session, str]:
+def emulator_session(
+    exported: Exported, line: Line, folder: Path, counts: Path | None, count_bytes: bool = False
+) -> tuple[Session, str]:
     """Runs the export's own sources and model; firmware is built with semihosting in place of the UART."""
     from bfedge.device.counts import count_arguments
     from bfedge.device.emulator import emulator_command, emulator_version, explain_exit, find_emulator
@@ -144,7 +151,7 @@ def emulator_session(exported: Exported, line: Line, folder: Path, counts: Path 
     exported.check(exported.model.name, *([PROGRAM] if is_linux else []))
     program = exported.folder / PROGRAM if is_linux else emulated_firmware(exported, folder / "firmware.elf")
     model = exported.model if is_linux else None
-    plugin = count_arguments(program, counts) if counts else []
+    plugin = count_arguments(program, counts, count_bytes, model) if counts else []
     command = emulator_command(profile, program, model, plugin, line.program_options(profile))
     transport = ProcessTransport(
         command,

@@ -30,6 +30,8 @@ class Exported:
     """For image, logits, workspace and guard"""
     files: dict[str, str]
     """SHA-256 by name"""
+    image_bytes: int | None = None
+    """Of flash that firmware was linked to take, model included; None where there is no firmware"""
 
     @property
     def model(self) -> Path:
@@ -82,6 +84,7 @@ def read_exported(folder: Path) -> Exported:
             tile=msgspec.convert(manifest["tile"], int),
             arena_bytes=msgspec.convert(manifest["arena_bytes"], int),
             files={name: msgspec.convert(entry["sha256"], str) for name, entry in manifest["files"].items()},
+            image_bytes=msgspec.convert(manifest.get("firmware", {}).get("flash_bytes"), int | None),
         )
         if next(violations(exported.profile), None) is not None or exported.model.name not in exported.files:
             raise ValueError

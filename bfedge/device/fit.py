@@ -7,11 +7,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from bfedge.device.host import HostModel, kernels_on
+import msgspec
+
+from bfedge.device.host import PlannedModel, around_workspace, kernels_on
 from bfedge.device.profile import Memory, Profile, known_profiles
 from bfedge.errors import BfedgeError
+from bfedge.packed.outline import Outline
 
 Content = Literal["model", "workspace"]
+
+COLUMNS_IN_PLACE = 4
+"""That one pass over a matrix in place can serve (bfe_columns_at_once of bfe_internal.h)"""
+
+REARRANGED_WEIGHTS = "rearranged weights"
 
 WORDS = {"flash": "flash", "sram": "RAM", "psram": "PSRAM", "dram": "memory"}
 
@@ -48,23 +56,25 @@ class Need:
     """The packed file"""
     workspace_of: Callable[[int], int]
     """Bytes of workspace for a tile; grows with the tile"""
-    extra: int
+    around: dict[str, int]
     """What lies with the workspace: image, logits, guard, and weights that the board's kernels want rearranged"""
     tokens: int
     """Of one image, so the largest tile"""
 
     def working(self, tile: int) -> int:
-        return self.workspace_of(tile) + self.extra
+        return self.workspace_of(tile) + sum(self.around.values())
 
 
-def needs_of(packed: bytes) -> Callable[[Profile], Need]:
+def needs_of(outline: Outline) -> Callable[[Profile], Need]:
     """What a packed file needs on a board, by the C runtime's own word."""
 
     @functools.cache
     def with_kernels(kernels: str) -> Need:
-        runtime = HostModel(packed, kernels=kernels)
-        extra = runtime.around_workspace_bytes + runtime.prepared_bytes
-        return Need(len(packed), runtime.workspace_bytes, extra, runtime.model.config.tokens)
+        runtime = PlannedModel(outline, kernels)
+        around = around_workspace(runtime.model.config)
+        if runtime.prepared_bytes:
+            around[REARRANGED_WEIGHTS] = runtime.prepared_bytes
+        return Need(outline.file_bytes, runtime.workspace_bytes, around, outline.shape.tokens)
 
     return lambda profile: with_kernels(kernels_on(profile))
 
@@ -108,17 +118,38 @@ def place(profile: Profile, need: Need, tile: int) -> tuple[MemoryUse, ...] | No
 
 
 def largest_tile(profile: Profile, need: Need) -> int | None:
-    """The largest tile that fits, 0 if all tokens do; None if not even one token does."""
-    if place(profile, need, 0) is not None:
+    """The tile to run with, 0 for all tokens: the largest in the board's first memory for a workspace, if enough tokens
+    fit it to share every pass over a matrix; else the largest in any. None if not even one token fits.
+
+    More tokens at a time in a slower memory would save only some expanding of angles.
+    """
+    tiles = []
+    for memory in profile.memories_that_hold("workspace"):
+        tile = largest_tile_in(memory, profile, need)
+        if tile == 0 or (tile and tile >= COLUMNS_IN_PLACE):
+            return tile
+        tiles.append(tile)
+    return max((tile for tile in tiles if tile), default=None) if profile.memories else 0
+
+
+def largest_tile_in(memory: Memory, profile: Profile, need: Need) -> int | None:
+    """The same, with the workspace in this memory."""
+    memories = tuple(m if m is memory else without_workspace(m) for m in profile.memories)
+    alone = msgspec.structs.replace(profile, memories=memories)
+    if place(alone, need, 0) is not None:
         return 0
     fits, too_many = 0, need.tokens
     while too_many - fits > 1:
         middle = (fits + too_many) // 2
-        if place(profile, need, middle) is not None:
+        if place(alone, need, middle) is not None:
             fits = middle
         else:
             too_many = middle
     return fits or None
+
+
+def without_workspace(memory: Memory) -> Memory:
+    return msgspec.structs.replace(memory, holds=tuple(what for what in memory.holds if what != "workspace"))
 
 
 def too_large(profile: Profile, need_on: Callable[[Profile], Need], tile: int | None, name: str) -> BfedgeError:

@@ -17,6 +17,8 @@ from bfedge.errors import BfedgeError
 
 if TYPE_CHECKING:
     from bfedge.device.profile import Profile
+    from bfedge.lowered.model import Shape
+    from bfedge.packed.outline import Outline
 
 STAGES = ("embed", "attention", "experts", "logits")
 NO_BLOCK = 0xFFFF
@@ -118,6 +120,9 @@ def load_library(path: Path | None = None) -> ctypes.CDLL:
     library.bfe_prepared_size.restype = ctypes.c_size_t
     library.bfe_prepared_size.argtypes = [ctypes.POINTER(Model), ctypes.c_char_p]
     library.bfe_prepare.argtypes = [ctypes.POINTER(Model), ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t]
+    if path is None:  # what plans is in the package's own library only
+        library.bfe_plan.restype = None
+        library.bfe_plan.argtypes = [ctypes.POINTER(Model), ctypes.POINTER(Config), ctypes.c_char_p, ctypes.c_int]
     library.bfe_workspace_size.restype = ctypes.c_size_t
     library.bfe_workspace_size.argtypes = [ctypes.POINTER(Model), ctypes.POINTER(Options)]
     library.bfe_open.argtypes = [ctypes.POINTER(Model), ctypes.c_void_p, ctypes.c_size_t, ctypes.POINTER(Diag)]
@@ -160,7 +165,80 @@ def usable_kernels(library: Path | None = None) -> list[str]:
     return names
 
 
-class HostModel:
+class OpenModel:
+    """What the C runtime knows as an open model, and says of the memory that it needs."""
+
+    library: ctypes.CDLL
+    model: Model
+    threads: int
+    pool: ctypes.c_void_p | None = None
+
+    @property
+    def reference(self) -> Any:
+        return ctypes.byref(self.model)
+
+    def options(self, tile_tokens: int, trace: Any = None) -> Options:
+        options = Options(tile_tokens=tile_tokens, trace=trace or TraceCallback(), workers=self.threads)
+        if self.pool:
+            options.parallel = ctypes.cast(self.library.bfe_pool_run, ctypes.c_void_p)
+            options.parallel_context = self.pool
+        return options
+
+    def workspace_bytes(self, tile_tokens: int = 0) -> int:
+        """What the runtime asks for to run with this tile; 0 takes all tokens at once."""
+        options = self.options(tile_tokens)
+        return int(self.library.bfe_workspace_size(self.reference, ctypes.byref(options)))
+
+    def arena_bytes(self, tile_tokens: int = 0) -> int:
+        """What the device program takes of a board's memory: the workspace, and what lies around it."""
+        return self.workspace_bytes(tile_tokens) + self.around_workspace_bytes
+
+    @property
+    def around_workspace_bytes(self) -> int:
+        """Image and logits, each rounded up to the alignment, and the guard behind the workspace."""
+        return sum(around_workspace(self.model.config).values())
+
+
+def around_workspace(config: Config) -> dict[str, int]:
+    """Bytes that lie with the workspace in the device program's memory, by what they are."""
+    image = config.image_height * config.image_width * config.channels
+    return {"image": aligned(image), "logits": aligned(4 * config.classes), "guard": GUARD_BYTES}
+
+
+class PlannedModel(OpenModel):
+    """A model that does not exist yet: the runtime's own word on its memory, from an outline of its file.
+
+    `kernels` is IN_PLACE, REARRANGED, or FASTEST: what of both this machine does; `threads` share the work.
+    """
+
+    def __init__(self, outline: Outline, kernels: str, threads: int = 1) -> None:
+        self.library = load_library()
+        self.threads = threads
+        self.model = Model()
+        self.head = ctypes.create_string_buffer(outline.head, len(outline.head))
+        config = config_of(outline.shape)
+        self.library.bfe_plan(self.reference, ctypes.byref(config), self.head, int(kernels != IN_PLACE))
+        self.prepared_bytes = 0
+        if kernels != IN_PLACE:
+            name = None if kernels == FASTEST else b"tiles"
+            self.prepared_bytes = int(self.library.bfe_prepared_size(self.reference, name))
+        if kernels == FASTEST and not self.prepared_bytes:
+            self.library.bfe_plan(self.reference, ctypes.byref(config), self.head, 0)
+
+
+def config_of(shape: Shape) -> Config:
+    values = {name: getattr(shape, name) for name in CONFIG_WORDS[:-2]}
+    return Config(
+        **values,
+        pooling=int(shape.pooling == "class"),
+        feed_forward=1,
+        attention_scale=shape.attention_scale,
+        tokens=shape.tokens,
+        patch_columns=shape.patch_columns,
+    )
+
+
+class HostModel(OpenModel):
     """A packed file opened by the C runtime.
 
     `kernels` says what the runtime computes with: the FASTEST of this machine; those that use weights IN_PLACE, as
@@ -214,10 +292,6 @@ class HostModel:
         return ctypes.c_void_p(pool)
 
     @property
-    def reference(self) -> Any:
-        return ctypes.byref(self.model)
-
-    @property
     def kernels(self) -> str:
         """Name of the kernels in use"""
         name: bytes = self.library.bfe_kernels_used(self.reference)
@@ -228,32 +302,9 @@ class HostModel:
         """Memory for weights that were rearranged, 0 if they are used in place"""
         return self.prepared.nbytes
 
-    def options(self, tile_tokens: int, trace: Any = None) -> Options:
-        options = Options(tile_tokens=tile_tokens, trace=trace or TraceCallback(), workers=self.threads)
-        if self.pool:
-            options.parallel = ctypes.cast(self.library.bfe_pool_run, ctypes.c_void_p)
-            options.parallel_context = self.pool
-        return options
-
     def status_text(self, status: int) -> str:
         text: bytes = self.library.bfe_status_text(status)
         return text.decode()
-
-    def workspace_bytes(self, tile_tokens: int = 0) -> int:
-        """What the runtime asks for to run with this tile; 0 takes all tokens at once."""
-        options = self.options(tile_tokens)
-        return int(self.library.bfe_workspace_size(self.reference, ctypes.byref(options)))
-
-    def arena_bytes(self, tile_tokens: int = 0) -> int:
-        """What the device program takes of a board's memory: the workspace, and what lies around it."""
-        return self.workspace_bytes(tile_tokens) + self.around_workspace_bytes
-
-    @property
-    def around_workspace_bytes(self) -> int:
-        """Image and logits, each rounded up to the alignment, and the guard behind the workspace."""
-        config = self.model.config
-        image = config.image_height * config.image_width * config.channels
-        return aligned(image) + aligned(4 * config.classes) + GUARD_BYTES
 
     def run(
         self,

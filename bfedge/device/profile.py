@@ -45,6 +45,11 @@ class Cpu(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     the machine that bfedge runs on"""
     clock_hz: Quantity | None = None
     cores: Annotated[int, Meta(ge=1, le=1024)] = 1
+    instructions_per_s: Quantity | None = None
+    """A rate that was measured on the board, on one thread; times are estimated from it"""
+    energy_pj_per_multiply_add: Quantity | None = None
+    active_power_w: Quantity | None = None
+    """Of the board or chip while it computes"""
 
 
 class Memory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -215,6 +220,9 @@ class Violation(NamedTuple):
 
 LIMITS: dict[str, tuple[float, float]] = {
     "clock_hz": (1e3, 1e11),
+    "instructions_per_s": (1e3, 1e12),
+    "energy_pj_per_multiply_add": (0, 1e6),
+    "active_power_w": (0, 1e4),
     "bytes": (1, 2**50),
     "usable": (0, 1),
     "energy_pj_per_bit": (0, 1e6),
@@ -227,8 +235,10 @@ def violations(profile: Profile) -> Iterator[Violation]:
     for field, text in texts(msgspec.to_builtins(profile)):
         if not text.strip() or not text.isprintable():
             yield Violation(field, text, "printable text, not empty")
-    if profile.cpu.clock_hz:
-        yield from out_of_limits("cpu.clock_hz", "clock_hz", profile.cpu.clock_hz)
+    for kind in ("clock_hz", "instructions_per_s", "energy_pj_per_multiply_add", "active_power_w"):
+        of_cpu: Quantity | None = getattr(profile.cpu, kind)
+        if of_cpu:
+            yield from out_of_limits(f"cpu.{kind}", kind, of_cpu)
     for index, memory in enumerate(profile.memories):
         for kind in ("bytes", "usable", "energy_pj_per_bit", "bandwidth_bytes_per_s"):
             quantity: Quantity | None = getattr(memory, kind)

@@ -24,6 +24,7 @@ from bfedge.files import folder_written_whole
 from bfedge.lowered.model import LoweredViT
 from bfedge.packed.golden import golden_vectors
 from bfedge.packed.layout import FORMAT_MAJOR, FORMAT_MINOR
+from bfedge.packed.outline import outline_of
 from bfedge.packed.writer import pack
 
 
@@ -55,7 +56,7 @@ def export_folder(
     """
     golden = golden_vectors(model, golden_images)
     packed = pack(model, golden)
-    fitted = fit(profile, needs_of(packed), tile)
+    fitted = fit(profile, needs_of(outline_of(packed)), tile)
     runtime = HostModel(packed, kernels=kernels_on(profile))
     with folder_written_whole(out, files_of_earlier_export(out)) as folder:
         (folder / "model.bfe").write_bytes(packed)

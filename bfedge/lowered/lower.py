@@ -17,9 +17,9 @@ from bfedge.lowered.model import (
     LoweredViT,
     Matrix,
     Rotation,
-    Shape,
     TernaryEncoding,
     TernaryMatrix,
+    shape_of,
 )
 from bfedge.lowered.rotation import angle_order, output_order
 from bfedge.model import layers, rotation, vit
@@ -44,23 +44,7 @@ def lower(model: vit.ViT, labels: tuple[str, ...] = (), ternary: TernaryEncoding
     model = model.eval()
     with torch.no_grad():
         return LoweredViT(
-            shape=Shape(
-                image_height=config.image_height,
-                image_width=config.image_width,
-                channels=config.channels,
-                patch_size=config.patch_size,
-                classes=config.classes,
-                d_model=config.d_model,
-                d_ff=config.d_ff,
-                layers=config.layers,
-                heads=config.heads,
-                experts=config.experts,
-                top_k=config.top_k,
-                theta_layers=config.theta_layers,
-                phi_layers=config.phi_layers,
-                pooling=config.pooling,
-                attention_scale=layers.attention_scale(config.d_model, config.heads),
-            ),
+            shape=shape_of(config),
             patch=int8_matrix(*layers.quantise_rows(model.embedding.folded_weight())),
             position=float32(model.embedding.folded_position()),
             blocks=tuple(lower_block(block, ternary) for block in model.blocks if isinstance(block, vit.Block)),

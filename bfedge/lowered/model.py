@@ -9,6 +9,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from bfedge.config import ViTConfig, attention_scale
+
 TernaryEncoding = Literal["trits2", "trits3"]
 
 
@@ -129,6 +131,12 @@ class Shape:
     @property
     def image_shape(self) -> tuple[int, int, int]:
         return (self.image_height, self.image_width, self.channels)
+
+
+def shape_of(config: ViTConfig) -> Shape:
+    """Of a configuration with butterfly experts."""
+    named = {name: getattr(config, name) for name in Shape.__dataclass_fields__ if name != "attention_scale"}
+    return Shape(**named, attention_scale=attention_scale(config.d_model, config.heads))
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from bfedge.device.board import Board
 from bfedge.device.protocol import Clock, Hello, Profile, Result
 from bfedge.errors import BfedgeError
+
+if TYPE_CHECKING:
+    from bfedge.device.counts import Region
 
 
 @dataclass(frozen=True)
@@ -19,7 +24,9 @@ class StageProfile:
     instructions: int | None
     """Executed, as counted by the emulator; None on hardware"""
     model_bytes: int
-    """Read from the packed file, each pass over a matrix counted"""
+    """Read from the model, or from its rearranged weights, each pass over a matrix counted; as the runtime adds up"""
+    activation_bytes: int | None
+    """Of all else that instructions load and store, as counted by the emulator; None on hardware"""
 
 
 @dataclass(frozen=True)
@@ -52,12 +59,22 @@ class BoardProfile:
     def model_bytes(self) -> int:
         return sum(stage.model_bytes for stage in self.stages)
 
+    @property
+    def activation_bytes(self) -> int | None:
+        """Of a whole inference: the stages' sum"""
+        counts = [stage.activation_bytes for stage in self.stages if stage.activation_bytes is not None]
+        return sum(counts) if counts else None
+
+    @property
+    def milliseconds(self) -> float | None:
+        return milliseconds(self.ticks, self.clock)
+
 
 def profile_board(board: Board, tile: int) -> BoardProfile:
     """Profiles golden case 0. Raises BfedgeError if the board cannot."""
     stages, found = board.session.profile(0, tile)
     refuse_wrong(found)
-    counts = board.count_instructions(len(stages))
+    counts: Sequence[Region | None] = board.counts(len(stages)) or [None] * len(stages)
     return BoardProfile(
         where=board.where,
         hello=board.hello,
@@ -69,10 +86,11 @@ def profile_board(board: Board, tile: int) -> BoardProfile:
             StageProfile(
                 name=stage.stage if stage.block is None else f"block {stage.block} {stage.stage}",
                 ticks=None if board.emulated else stage.ticks,
-                instructions=count,
+                instructions=counted.instructions if counted else None,
                 model_bytes=stage.model_bytes,
+                activation_bytes=activation_bytes(counted) if counted else None,
             )
-            for stage, count in zip(stages, counts, strict=True)
+            for stage, counted in zip(stages, counts, strict=True)
         ),
         ticks=None if board.emulated else found.ticks,
         workspace_stated=found.workspace.stated,
@@ -82,6 +100,12 @@ def profile_board(board: Board, tile: int) -> BoardProfile:
         stack_total=found.stack.total,
         free_memory=None if board.emulated else found.memory.free,
     )
+
+
+def activation_bytes(counted: Region) -> int | None:
+    if counted.other_bytes_loaded is None or counted.bytes_stored is None:
+        return None
+    return counted.other_bytes_loaded + counted.bytes_stored
 
 
 def refuse_wrong(result: Result | Profile) -> None:

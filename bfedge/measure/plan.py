@@ -1,14 +1,18 @@
-"""Bytes of a packed model by part, and what the papers count."""
+"""What a model takes, whatever the board: bytes of its file by part, workspace by tile, multiply-adds, and what the
+papers count.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from bfedge.config import padded_width
-from bfedge.device.host import IN_PLACE, REARRANGED, HostModel
+from bfedge.device.host import IN_PLACE, REARRANGED, PlannedModel
 from bfedge.lowered.model import Shape
+from bfedge.measure.work import multiply_adds
 from bfedge.packed.layout import Kind
-from bfedge.packed.validate import CheckedFile, validate
+from bfedge.packed.outline import Outline
 
 PARTS: dict[str, tuple[Kind, ...]] = {
     "expert substrate": (Kind.substrate, Kind.substrate_scale),
@@ -29,6 +33,8 @@ PARTS: dict[str, tuple[Kind, ...]] = {
     "labels": (Kind.labels,),
     "golden vectors": (Kind.golden_input, Kind.golden_output),
 }
+EXPERT_PARTS = ("expert substrate", "expert angles")
+"""What the papers call expert memory"""
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,17 @@ class PaperMemory:
 
 
 @dataclass(frozen=True)
+class TileWorkspace:
+    """Bytes of workspace if `tile` tokens go through the experts together; 0 is all."""
+
+    tile: int
+    in_place: int
+    """With weights used as they lie in the file"""
+    rearranged: int
+    """With weights rearranged for a processor with vectors"""
+
+
+@dataclass(frozen=True)
 class Plan:
     file_bytes: int
     parts: dict[str, int]
@@ -56,39 +73,58 @@ class Plan:
     """Of the rearranged weights, which that takes besides"""
     workspace_bytes_smallest: int
     """With weights used as they lie in the file, and one token at a time"""
+    tiles: tuple[TileWorkspace, ...]
     input_bytes: int
     output_bytes: int
+    multiply_adds: dict[str, int]
+    """Of one inference, by part"""
     paper: PaperMemory
 
+    @property
+    def expert_bytes(self) -> int:
+        return self.paper.packed_experts
 
-def plan(data: bytes) -> Plan:
-    """Exact numbers for a packed file; the workspace is what the C runtime itself asks for. Raises BadFileError for
-    a bad file.
-    """
-    checked = validate(data)
-    parts = file_parts(checked, len(data))
-    fastest, in_place = HostModel(data, kernels=REARRANGED), HostModel(data, kernels=IN_PLACE)
-    shape = checked.shape
+
+def plan(outline: Outline) -> Plan:
+    """Exact numbers: sizes are those that `pack` writes, and the workspace is what the C runtime itself asks for."""
+    shape = outline.shape
+    parts = file_parts(outline)
+    in_place, rearranged = PlannedModel(outline, IN_PLACE), PlannedModel(outline, REARRANGED)
+    tiles = tuple(
+        TileWorkspace(tile, in_place.workspace_bytes(tile), rearranged.workspace_bytes(tile))
+        for tile in tile_sizes(shape.tokens)
+    )
     height, width, channels = shape.image_shape
     return Plan(
-        file_bytes=len(data),
+        file_bytes=outline.file_bytes,
         parts=parts,
-        workspace_bytes=fastest.workspace_bytes(),
-        prepared_bytes=fastest.prepared_bytes,
-        workspace_bytes_smallest=in_place.workspace_bytes(tile_tokens=1),
+        workspace_bytes=tiles[-1].rearranged,
+        prepared_bytes=rearranged.prepared_bytes,
+        workspace_bytes_smallest=tiles[0].in_place,
+        tiles=tiles,
         input_bytes=height * width * channels,
         output_bytes=4 * shape.classes,
-        paper=paper_memory(shape, parts["expert substrate"] + parts["expert angles"]),
+        multiply_adds=multiply_adds(shape),
+        paper=paper_memory(shape, sum(parts[part] for part in EXPERT_PARTS)),
     )
 
 
-def file_parts(checked: CheckedFile, file_bytes: int) -> dict[str, int]:
+def tile_sizes(tokens: int) -> Iterator[int]:
+    """1, 2, 4 ... below `tokens`, and 0 for all."""
+    tile = 1
+    while tile < tokens:
+        yield tile
+        tile *= 2
+    yield 0
+
+
+def file_parts(outline: Outline) -> dict[str, int]:
     part_of = {kind: part for part, kinds in PARTS.items() for kind in kinds}
     parts = dict.fromkeys(PARTS, 0)
-    for section in checked.sections:
+    for section in outline.sections:
         if section.kind in part_of:
             parts[part_of[Kind(section.kind)]] += section.bytes
-    parts["header, configuration and padding"] = file_bytes - sum(parts.values())
+    parts["header, configuration and padding"] = outline.file_bytes - sum(parts.values())
     return {part: size for part, size in parts.items() if size}
 
 

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bfedge.config import attention_scale
 from bfedge.model import exact
 
 
@@ -136,11 +136,6 @@ class LayerNorm(Quantised):
 class Gelu(Quantised):
     def forward(self, x: Tensor) -> Tensor:
         return exact.gelu(x) if self.exact else F.gelu(x)
-
-
-def attention_scale(d_model: int, heads: int) -> float:
-    """log2(e) / sqrt(head dimension) as a binary32: scores are exponents of 2 (NUMERICS.md, section 7)."""
-    return float(np.float32(math.log2(math.e) / math.sqrt(d_model // heads)))
 
 
 class Attention(Quantised):

@@ -8,27 +8,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from bfedge.errors import BfedgeError
-from bfedge.lowered.model import Block, Int8Matrix, LayerNorm, LoweredViT, Matrix
+from bfedge.lowered.model import Block, Int8Matrix, LayerNorm, LoweredViT, Matrix, Shape
 from bfedge.packed.golden import Golden
-from bfedge.packed.layout import (
-    ALIGNMENT,
-    BYTE_ORDER_MARK,
-    CRC_OFFSET,
-    ENTRY,
-    FORMAT_MAJOR,
-    FORMAT_MINOR,
-    HEADER,
-    MAGIC,
-    NO_BLOCK,
-    POOLINGS,
-    Encoding,
-    Feature,
-    Kind,
-    aligned,
-)
+from bfedge.packed.layout import ALIGNMENT, CONFIG_WORDS, CRC_OFFSET, NO_BLOCK, POOLINGS, Encoding, Kind
+from bfedge.packed.outline import lay_out
 from bfedge.packed.trits import pack_trits
-from bfedge.packed.validate import validate
+from bfedge.packed.validate import SectionEntry, validate
 
 Section = tuple[Kind, int, Encoding, bytes]
 
@@ -38,34 +23,11 @@ def pack(model: LoweredViT, golden: Golden | None = None) -> bytes:
     finite, say).
     """
     sections = list(sections_of(model, golden))
-    features = Feature.vision_transformer | Feature.butterfly_experts
-    for _, _, encoding, _ in sections:
-        if encoding in (Encoding.trits2, Encoding.trits3):
-            features |= Feature[encoding.name]
-    table = bytearray()
-    body = bytearray()
-    start = aligned(HEADER.size + ENTRY.size * len(sections))
-    for kind, block, encoding, data in sections:
-        offset = start + len(body)
-        table += ENTRY.pack(kind, block, encoding, 0, offset, len(data))
-        body += data + bytes(-len(data) % ALIGNMENT)
-    file_bytes = start + len(body)
-    if file_bytes >= 2**32:
-        raise BfedgeError(f"the packed file would have {file_bytes} bytes; the format holds less than 4 GiB")
-    header = HEADER.pack(
-        MAGIC,
-        BYTE_ORDER_MARK,
-        FORMAT_MAJOR,
-        FORMAT_MINOR,
-        HEADER.size,
-        file_bytes,
-        0,
-        features,
-        0,
-        len(sections),
-        bytes(28),
+    plan = lay_out(
+        model.shape, (SectionEntry(kind, block, encoding, 0, len(data)) for kind, block, encoding, data in sections)
     )
-    data = with_checksum(bytes((header + table).ljust(start, b"\0") + body))
+    body = b"".join(data + bytes(-len(data) % ALIGNMENT) for *_, data in sections)
+    data = with_checksum(plan.head + body)
     validate(data)
     return data
 
@@ -77,7 +39,7 @@ def with_checksum(data: bytes) -> bytes:
 
 
 def sections_of(model: LoweredViT, golden: Golden | None) -> Iterator[Section]:
-    yield Kind.config, NO_BLOCK, Encoding.u32, config_words(model)
+    yield Kind.config, NO_BLOCK, Encoding.u32, config_words(model.shape)
     yield from matrix(Kind.patch_weight, NO_BLOCK, model.patch)
     yield floats(Kind.position, NO_BLOCK, model.position)
     for index, block in enumerate(model.blocks):
@@ -126,8 +88,9 @@ def floats(kind: Kind, block: int, values: np.ndarray) -> Section:
     return kind, block, Encoding.f32, values.astype("<f4").tobytes()
 
 
-def config_words(model: LoweredViT) -> bytes:
-    s = model.shape
+def config_words(shape: Shape) -> bytes:
+    """The config section (FORMAT.md)."""
+    s = shape
     words = [1, s.image_height, s.image_width, s.channels, s.patch_size, s.classes, s.d_model, s.d_ff, s.layers]
     words += [s.heads, s.experts, s.top_k, s.theta_layers, s.phi_layers, POOLINGS.index(s.pooling), 1]
-    return struct.pack("<16If", *words, s.attention_scale)
+    return struct.pack(f"<{CONFIG_WORDS - 1}If", *words, s.attention_scale)

@@ -1,0 +1,157 @@
+"""The tables of `bfedge plan`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bfedge.cli.energy_table import show_energy
+from bfedge.cli.output import count, out, table
+
+if TYPE_CHECKING:
+    from bfedge.measure.most_experts import MostExperts
+    from bfedge.measure.plan import Plan
+    from bfedge.measure.target_plan import TargetPlan
+
+WORDS = {"in place": "used in place", "rearranged": "rearranged for vector instructions", "fastest": "as is fastest"}
+
+
+def show_model(plan: Plan) -> None:
+    parts = table("file, by part", "bytes", "share")
+    for part, size in plan.parts.items():
+        parts.add_row(part, count(size), f"{size / plan.file_bytes:.1%}")
+    parts.add_row("whole file", count(plan.file_bytes), "", style="bold")
+    out.print(parts)
+
+    memory = table("\nworking memory", "\nbytes")
+    memory.add_row("workspace, all tokens at once (fastest)", count(plan.workspace_bytes))
+    memory.add_row("  and weights rearranged for vector instructions", count(plan.prepared_bytes))
+    memory.add_row("workspace, one token at a time (smallest)", count(plan.workspace_bytes_smallest))
+    memory.add_row("one input image", count(plan.input_bytes))
+    memory.add_row("logits", count(plan.output_bytes))
+    out.print(memory)
+
+    paper = plan.paper
+    experts = table("\nexpert memory", "\nbytes", "\ncompression")
+
+    def row(name: str, size: float) -> None:
+        experts.add_row(name, count(round(size)), f"{paper.standard_experts / size:.1f} x")
+
+    row("standard MoE, float32 experts", paper.standard_experts)
+    row("paper's formula, 1.58 bits and FP32 angles", paper.butterfly_fp32_angles)
+    row("paper's formula, 1.58 bits and FP16 angles", paper.butterfly_fp16_angles)
+    row("this file: substrate and angles", paper.packed_experts)
+    out.print(experts)
+
+    work = table("\none inference", "\nmultiply-adds", "\nshare")
+    whole = sum(plan.multiply_adds.values())
+    for part, number in plan.multiply_adds.items():
+        work.add_row(part, count(number), f"{number / whole:.1%}")
+    work.add_row("in all", count(whole), "", style="bold")
+    out.print(work)
+    out.print(
+        "\nThe paper counts experts only. What must fit on a device is the whole file, "
+        f"{count(plan.file_bytes)} bytes, and a workspace."
+    )
+
+
+def show_boards(boards: list[TargetPlan]) -> None:
+    """One line a board."""
+    rows = table(
+        "\nboard", "\nfits", "\nmodel", "\nworking memory", "\ntile", "\nmost experts", "\ninstructions", "\nenergy, mJ"
+    )
+    for board in boards:
+        if not board.memories:
+            continue
+        energy = next((a.millijoules for a in board.energy if a.name == "weights read"), None)
+        rows.add_row(
+            board.target,
+            "yes" if board.fits else "no",
+            memory_of(board, "model"),
+            memory_of(board, "workspace"),
+            tokens(board.tile) if board.fits else "",
+            most(board.most_experts),
+            count(board.estimate.instructions) if board.estimate else "n/a",
+            f"{energy:.3g}" if energy is not None else "n/a",
+        )
+    out.print(rows)
+    out.print(
+        "most experts: with everything else equal, in SRAM alone / with weights where the board keeps them. "
+        "Instructions are estimates; energy is that of weights read. `--target BOARD` shows more."
+    )
+    for board in boards:
+        if board.problem:
+            out.print(f"{board.problem}; {board.hint}" if board.hint else board.problem)
+
+
+def memory_of(board: TargetPlan, what: str) -> str:
+    """What is needed of the memory that holds it, and what there is."""
+    memory = next(m for m in board.memories if what in m.contents)
+    return f"{count(memory.needed)} of {count(memory.room)} {memory.name}"
+
+
+def tokens(tile: int) -> str:
+    return "all" if tile == 0 else str(tile)
+
+
+def most(found: MostExperts | None) -> str:
+    if found is None:
+        return "n/a"
+    return f"{count(found.on_board)}" if found.in_sram is None else f"{count(found.in_sram)} / {count(found.on_board)}"
+
+
+def show_target(board: TargetPlan) -> None:
+    out.print(f"\n{board.title}", style="bold")
+    if board.memories:
+        show_memories(board)
+    show_tiles(board)
+    show_cost(board)
+    if board.memories and board.fits:
+        at_once = "all tokens" if board.tile == 0 else f"{board.tile} tokens"
+        out.print(f"\nIt fits, with {at_once} through the experts at a time.")
+
+
+def show_memories(board: TargetPlan) -> None:
+    memories = table(f"on {board.target}", "needed", "for a model", "in all")
+    for memory in board.memories:
+        many = len(memory.contents) > 1
+        what = "" if many else f": {next(iter(memory.contents), 'nothing')}"
+        memories.add_row(f"{memory.name}{what}", count(memory.needed), count(memory.room), count(memory.size))
+        for name, size in memory.contents.items() if many else ():
+            memories.add_row(f"  {name}", count(size))
+    out.print(memories)
+    if board.program:
+        out.print(
+            f"besides, for the program: {count(board.program.code_bytes)} bytes of code, "
+            f"{count(board.program.data_bytes)} of data, {count(board.program.stack_bytes)} of stack"
+        )
+    found = board.most_experts
+    if found and found.in_sram is not None:
+        out.print(
+            f"most experts, everything else equal: {count(found.in_sram)} in SRAM alone, {count(found.on_board)} with "
+            "weights in flash"
+        )
+    elif found:
+        out.print(f"most experts, everything else equal: {count(found.on_board)}")
+
+
+def show_tiles(board: TargetPlan) -> None:
+    tiles = table("\ntokens at a time", "\nworkspace", "\nwith all around it", "\nfits")
+    for size in board.tiles:
+        fits = ("yes" if size.fits else "no") if board.memories else ""
+        tiles.add_row(tokens(size.tile), count(size.workspace_bytes), count(size.working_bytes), fits)
+    out.print(tiles)
+
+
+def show_cost(board: TargetPlan) -> None:
+    if board.estimate:
+        out.print(
+            f"\ninstructions: {count(board.estimate.instructions)} an inference, estimated to "
+            f"{board.estimate.error:.0%} from counts in the board's emulator"
+        )
+    if board.milliseconds is not None:
+        out.print(f"time: {board.milliseconds:,.1f} ms, estimated ({board.rate_source})")
+    else:
+        out.print("time: n/a; no rate was measured on this board. `bfedge profile` and `bench` measure on it")
+    if board.energy:
+        show_energy(board.energy)
+        out.print(f"routing: {'even over all experts' if board.routing == 'even' else 'of a real input'}")

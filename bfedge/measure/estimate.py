@@ -1,0 +1,151 @@
+"""What a board would execute for a model that nobody has run there: an estimate, from what emulated boards executed
+for other models.
+
+devices/measured.json has, for each board with an emulator, what one pass of each inner loop costs. tests/estimates.py
+writes it, and measures its error on models that it was not fitted to.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from bfedge.device.profile import Profile, profile_folder
+from bfedge.errors import BfedgeError
+from bfedge.measure.operations import operations
+from bfedge.measure.work import even_routing
+from bfedge.packed.outline import Outline
+
+RECORD = "measured.json"
+
+
+@dataclass(frozen=True)
+class Program:
+    """Bytes of a board's memory that the device program takes besides the model, its workspace, image and logits."""
+
+    code_bytes: int
+    """Code and constants, the C library's included where there is one"""
+    runtime_bytes: int
+    """Of these, the runtime's (runtime_c/src)"""
+    data_bytes: int
+    """Variables"""
+    stack_bytes: int
+    """Reserved for the program's stack"""
+
+
+class Costs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Of one quantity."""
+
+    loops: dict[str, float]
+    """Of one pass of a loop, by its name in operations.py"""
+    error: float
+    """The largest error of a whole inference of a model that was not fitted to, as a fraction of what was counted"""
+    stage_errors: dict[str, float]
+    """The same of single stages, by kind"""
+
+
+class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Of one board."""
+
+    compiler: str
+    emulator: str
+    kernels: str
+    """The board's set; others execute something else"""
+    fitted: int
+    """Inferences that the costs were fitted to"""
+    held_out: int
+    """Inferences that the errors are of"""
+    program: Program | None
+    """None where the board's own program is not built by bfedge alone (ESP-IDF)"""
+    instructions: Costs
+    bytes_loaded: Costs
+    """By load instructions, but for the first pass of each product over its weights"""
+    bytes_stored: Costs
+
+
+@dataclass(frozen=True)
+class StageEstimate:
+    name: str
+    """As in work.StageBytes"""
+    instructions: int
+    bytes_loaded: int
+    bytes_stored: int
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What the emulator would count for one inference on one thread. Instructions are not cycles, and bytes are those
+    of load and store instructions, wherever they find them: in a cache, most of them, on boards that have one.
+    """
+
+    instructions: int
+    activation_bytes: int
+    """Loaded and stored of workspace, image, logits, tables and stack, and of weights that are read again while they
+    are in the nearest cache"""
+    error: float
+    """Of the instructions: the largest among the held-out models, as a fraction"""
+    bytes_error: float
+    """Of the bytes"""
+    stages: tuple[StageEstimate, ...]
+    kernels: str
+    source: str
+    """What counted, and what compiled"""
+    note: str | None
+    """How the emulator differs from the board, where that changes what is counted"""
+
+
+def estimate(outline: Outline, profile: Profile, tile: int, experts: Sequence[float] | None = None) -> Estimate | None:
+    """None for boards that nothing was counted on: this machine, and users' own.
+
+    Args:
+        tile: tokens that go through the experts together, 0 for all.
+        experts: work.experts_used of each block; None for what even routing would use.
+
+    Raises BfedgeError if the record is missing or damaged.
+    """
+    record = recorded().get(profile.name)
+    if record is None:
+        return None
+    used = [even_routing(outline.shape, tile)] * outline.shape.layers if experts is None else experts
+    stages = tuple(
+        StageEstimate(
+            name,
+            instructions=total(record.instructions, done),
+            bytes_loaded=total(record.bytes_loaded, done),
+            bytes_stored=total(record.bytes_stored, done),
+        )
+        for name, done in operations(outline, record.kernels, tile, used)
+    )
+    return Estimate(
+        instructions=sum(stage.instructions for stage in stages),
+        activation_bytes=sum(stage.bytes_loaded + stage.bytes_stored for stage in stages),
+        error=record.instructions.error,
+        bytes_error=max(record.bytes_loaded.error, record.bytes_stored.error),
+        stages=stages,
+        kernels=record.kernels,
+        source=f"{record.emulator}, {record.compiler}",
+        note=profile.emulate.note if profile.emulate else None,
+    )
+
+
+def recorded_program(profile: Profile) -> Program | None:
+    """None for boards without a record, and for those whose program is built by another system (ESP-IDF)."""
+    record = recorded().get(profile.name)
+    return record.program if record else None
+
+
+def total(costs: Costs, done: Mapping[str, float]) -> int:
+    return round(sum(costs.loops.get(loop, 0.0) * times for loop, times in done.items()))
+
+
+@functools.cache
+def recorded() -> dict[str, Record]:
+    """By board."""
+    path = profile_folder() / RECORD
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, Record])
+    except (OSError, msgspec.DecodeError) as problem:
+        raise BfedgeError(f"cannot read `{path}`: {problem}", "install bfedge again") from None

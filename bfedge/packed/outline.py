@@ -1,0 +1,148 @@
+"""A packed file without its contents: all that its size, and a runtime's memory for it, depend on."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from bfedge.errors import BfedgeError
+from bfedge.lowered.model import Shape, TernaryEncoding
+from bfedge.packed.layout import (
+    BYTE_ORDER_MARK,
+    ENTRY,
+    FORMAT_MAJOR,
+    FORMAT_MINOR,
+    HEADER,
+    MAGIC,
+    NO_BLOCK,
+    Encoding,
+    Expected,
+    Feature,
+    Kind,
+    aligned,
+    expected_sections,
+    section_bytes,
+)
+from bfedge.packed.validate import SectionEntry, validate
+
+Projections = Literal["int8", "ternary"]
+
+
+@dataclass(frozen=True)
+class Outline:
+    shape: Shape
+    sections: tuple[SectionEntry, ...]
+    file_bytes: int
+    head: bytes
+    """Header, without its checksum, and section table: what the file begins with"""
+
+    @property
+    def start(self) -> int:
+        """Offset of the first section."""
+        return self.sections[0].offset
+
+    def section(self, kind: Kind, block: int = NO_BLOCK) -> SectionEntry:
+        return next(s for s in self.sections if (s.kind, s.block) == (kind, block))
+
+
+def outline(
+    shape: Shape,
+    ternary: TernaryEncoding = "trits2",
+    projections: Projections = "int8",
+    labels_bytes: int = 0,
+    golden_cases: int = 0,
+) -> Outline:
+    """What `pack` would write for a model of this shape.
+
+    Args:
+        ternary: how trits are stored.
+        projections: what the matrices of attention and the down projections are stored as.
+        labels_bytes: of all labels, line feeds between them included.
+
+    Raises BfedgeError if the file would have 4 GiB or more.
+    """
+    return lay_out(shape, planned_sections(shape, Encoding[ternary], projections, labels_bytes, golden_cases))
+
+
+def outline_of(data: bytes) -> Outline:
+    """Of a packed file. Raises BadFileError if it breaks a rule."""
+    checked = validate(data)
+    return Outline(checked.shape, checked.sections, len(data), data[: HEADER.size + ENTRY.size * len(checked.sections)])
+
+
+def with_experts(plan: Outline, experts: int) -> Outline:
+    """The same file with another number of experts. Raises BfedgeError if it would have 4 GiB or more."""
+    shape = dataclasses.replace(plan.shape, experts=experts)
+    required = expected_sections(shape)
+    resized = (
+        sized(want, Encoding(s.encoding), Encoding(plan.sections[max(i - 1, 0)].encoding))
+        for i, (want, s) in enumerate(zip(required, plan.sections, strict=False))
+    )
+    return lay_out(shape, [*resized, *plan.sections[len(required) :]])
+
+
+def sized(want: Expected, encoding: Encoding, previous: Encoding) -> SectionEntry:
+    """A section without its offset; `previous` is the encoding of the one before it."""
+    columns = 1 if want.scale_of_previous and previous != Encoding.int8 else want.columns
+    size = section_bytes(encoding, want.rows, columns)
+    return SectionEntry(want.kind, want.block, encoding, 0, size, want.rows, columns)
+
+
+def planned_sections(
+    shape: Shape, ternary: Encoding, projections: Projections, labels_bytes: int, golden_cases: int
+) -> Iterator[SectionEntry]:
+    """Sections without their offsets."""
+    previous = Encoding.bytes
+    for want in expected_sections(shape):
+        if len(want.encodings) == 1:
+            encoding = want.encodings[0]
+        else:
+            encoding = Encoding.int8 if Encoding.int8 in want.encodings and projections == "int8" else ternary
+        yield sized(want, encoding, previous)
+        previous = encoding
+    if labels_bytes:
+        yield SectionEntry(Kind.labels, NO_BLOCK, Encoding.bytes, 0, labels_bytes, labels_bytes, 1)
+    if golden_cases:
+        pixels = int(np.prod(shape.image_shape))
+        for kind, encoding, values in (
+            (Kind.golden_input, Encoding.bytes, pixels),
+            (Kind.golden_output, Encoding.f32, shape.classes),
+        ):
+            size = section_bytes(encoding, golden_cases, values)
+            yield SectionEntry(kind, NO_BLOCK, encoding, 0, size, golden_cases, values)
+
+
+def lay_out(shape: Shape, sections: Iterable[SectionEntry]) -> Outline:
+    """Gives sections their offsets, and writes header and table. Raises BfedgeError if the file would have 4 GiB or
+    more.
+    """
+    listed = list(sections)
+    start = end = aligned(HEADER.size + ENTRY.size * len(listed))
+    placed = []
+    features = Feature.vision_transformer | Feature.butterfly_experts
+    for s in listed:
+        placed.append(SectionEntry(s.kind, s.block, s.encoding, end, s.bytes, s.rows, s.columns))
+        end += aligned(s.bytes)
+        if s.encoding in (Encoding.trits2, Encoding.trits3):
+            features |= Feature[Encoding(s.encoding).name]
+    if end >= 2**32:
+        raise BfedgeError(f"the packed file would have {end:,} bytes; the format holds less than 4 GiB")
+    header = HEADER.pack(
+        MAGIC,
+        BYTE_ORDER_MARK,
+        FORMAT_MAJOR,
+        FORMAT_MINOR,
+        HEADER.size,
+        end,
+        0,
+        features,
+        0,
+        len(placed),
+        bytes(28),
+    )
+    table = b"".join(ENTRY.pack(s.kind, s.block, s.encoding, 0, s.offset, s.bytes) for s in placed)
+    return Outline(shape, tuple(placed), end, (header + table).ljust(start, b"\0"))
