@@ -353,6 +353,52 @@ def test_a_board_that_lies_is_not_measured(run: Run, exported: Path, verb: str, 
         assert re.search(message, complaint(run(verb, exported, "--port", port)))
 
 
+NOT_AS_PLANNED: dict[str, tuple[Lie, str]] = {
+    "workspace used": (LIES["workspace"][0], r"workspace, as it is used: planned [\d,]+ bytes, measured"),
+    "workspace stated": (
+        when("profile", lambda m: m["workspace"].update(stated=m["workspace"]["stated"] + 16)),
+        "workspace, as the runtime states it: planned",
+    ),
+    "stack": (LIES["stack"][0], r"stack of bfe_run: planned at most [\d,]+ bytes, measured 100,000"),
+    "weights": (
+        when("stage", lambda m: m.update(model_bytes=m["model_bytes"] + 1)),
+        "weights read, embed: planned .* weights read, logits: planned",
+    ),
+    "rearranged weights": (
+        when("hello", lambda m: m.update(prepared=m["prepared"] + 64)),
+        "rearranged weights: planned",
+    ),
+    "workers": (when("hello", lambda m: m.update(workers=2**40)), "workspace, as the runtime states it"),
+    "other stages": (
+        when("stage", lambda m: m.update(block=None if m["block"] is None else m["block"] + 7)),
+        "stages",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", list(NOT_AS_PLANNED))
+def test_a_difference_between_plan_and_board_is_an_error(run: Run, exported: Path, name: str) -> None:
+    lie, message = NOT_AS_PLANNED[name]
+    with behind(program(exported), lie) as port:
+        result = run("profile", exported, "--port", port)
+    assert result.status == 1
+    assert re.search(message, " ".join(result.err.split())), result
+    assert "Traceback" not in result.err
+
+
+def test_a_board_that_is_as_planned_is_said_to_be(run: Run, exported: Path) -> None:
+    with behind(program(exported)) as port:
+        found = run("profile", exported, "--port", port, "--json").json()
+        shown = run("profile", exported, "--port", port).out
+    compared = {c["what"]: c for c in found["against_plan"]}
+    assert all(c["agrees"] for c in compared.values())
+    for stage in found["stages"]:
+        assert compared[f"weights read, {stage['name']}"]["planned"] == stage["model_bytes"] > 0
+    assert compared["workspace, as it is used"]["measured"] == found["workspace_used"]
+    assert "weights read are those planned in each of" in shown
+    assert "DIFFERS" not in shown
+
+
 @pytest.mark.parametrize("verb", ["profile", "bench", "verify"])
 def test_a_board_that_says_nothing_is_given_up(run: Run, exported: Path, verb: str) -> None:
     with behind(program(exported), lambda members: {}) as port:
@@ -401,6 +447,8 @@ def test_firmware_behind_a_socket_is_verified_and_profiled(run: Run, nano: Path,
         assert "board, test images" in [check["name"] for check in verified["checks"]]
         profiled = run("profile", nano, "--port", port, "--json").json()
         assert profiled["hello"]["board"] == "nano33-ble"
+        flash = next(c for c in profiled["against_plan"] if c["what"] == "flash")
+        assert flash["planned"] == flash["measured"] == (nano / "firmware.bin").stat().st_size
         assert "no clock" in complaint(run("bench", nano, "--port", port, "--runs", 2))
     lie, message = LIES["workspace"]
     with behind(command, lie) as port:

@@ -9,6 +9,7 @@ from bfedge.device.exported import Exported
 from bfedge.device.fit import fit, needs_of
 from bfedge.device.host import IN_PLACE, REARRANGED, HostModel
 from bfedge.device.protocol import Hello
+from bfedge.errors import BfedgeError
 from bfedge.measure.board import PREPARED_STACK_BOUND, STACK_BOUND
 from bfedge.measure.board_profile import BoardProfile
 from bfedge.measure.counters import weights_read
@@ -16,6 +17,9 @@ from bfedge.measure.energy import Account, Moved, energy_accounts, energy_of_tim
 from bfedge.measure.plan import plan
 from bfedge.packed.outline import outline_of
 from bfedge.packed.reader import unpack
+
+MOST_WORKERS = 64
+"""BFE_MOST_WORKERS of bfedge.h"""
 
 FIRMWARE_IMAGE = "firmware.bin"
 
@@ -48,7 +52,7 @@ def runtime_like(hello: Hello, packed: bytes) -> HostModel:
         kernels = hello.kernels
     else:
         kernels = REARRANGED if hello.prepared else IN_PLACE
-    return HostModel(packed, kernels=kernels, threads=hello.workers)
+    return HostModel(packed, kernels=kernels, threads=max(1, min(hello.workers, MOST_WORKERS)))
 
 
 def comparisons(found: BoardProfile, runtime: HostModel, exported: Exported, packed: bytes) -> Iterator[Comparison]:
@@ -69,7 +73,12 @@ def comparisons(found: BoardProfile, runtime: HostModel, exported: Exported, pac
         yield Comparison("flash", exported.image_bytes, image.stat().st_size if image.is_file() else None)
     golden = unpack(packed).golden
     assert golden is not None  # what was profiled is a golden case
-    for planned, stage in zip(weights_read(runtime, golden.inputs[0], found.tile), found.stages, strict=True):
+    read = weights_read(runtime, golden.inputs[0], found.tile)
+    if [stage.name for stage in found.stages] != [planned.name for planned in read]:
+        raise BfedgeError(
+            f"the board ran {len(found.stages)} stages, its model has {len(read)}", "`bfedge verify` says more"
+        )
+    for planned, stage in zip(read, found.stages, strict=True):
         yield Comparison(f"weights read, {stage.name}", planned.model_bytes, stage.model_bytes)
 
 
