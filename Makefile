@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint requirements.lock
 RUNTIME := $(shell find runtime_c devices -type f -not -path "*/build*") 
 
-.PHONY: help demo test quick check instructions format clean
+.PHONY: help demo test quick check instructions estimates format clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -31,6 +31,9 @@ check: $(VENV)/dev ## Lint, type check and formatting, Python and C
 
 instructions: $(VENV)/dev ## Count executed instructions and write the record (commit it with the change)
 	$(BIN)/python -m tests.instructions --update
+
+estimates: $(VENV)/dev ## Fit what `plan` estimates instructions with, and measure its error (minutes; commit it with the change)
+	$(BIN)/python -m tests.estimates --update
 
 format: $(VENV)/dev ## Format Python and C in place
 	$(BIN)/ruff format .

@@ -298,7 +298,7 @@ def test_a_tile_that_does_not_fit_is_answered_with_one_that_does() -> None:
 
 
 def test_the_first_memory_is_taken_if_four_tokens_fit_it() -> None:
-    """Four columns share a pass over a matrix in place; more tokens are not worth a slower memory, fewer are not enough."""
+    """Four columns share a pass over a matrix in place: more tokens are not worth a slower memory, fewer not enough."""
     board = small_board(5000, 1464, psram=4000)
     assert fitted(board).tile == 4
     assert [m.contents for m in fitted(board).memories] == [("model",), ("workspace",), ()]

@@ -32,6 +32,7 @@ def show_energy(accounts: tuple[Account, ...]) -> None:
         for part in account.parts:
             rows.add_row(*energy_row(part))
     out.print(rows)
+    out.print("bytes are those of load and store instructions; what a cache holds costs less")
     missing = sorted({name for account in accounts for name in account.missing})
     if missing:
         out.print(f"n/a where the board's profile has no sourced constant: {', '.join(missing)}")

@@ -8,6 +8,7 @@ from bfedge.cli.energy_table import show_energy
 from bfedge.cli.output import count, out, table
 
 if TYPE_CHECKING:
+    from bfedge.measure.estimate import Estimate
     from bfedge.measure.most_experts import MostExperts
     from bfedge.measure.plan import Plan
     from bfedge.measure.target_plan import TargetPlan
@@ -57,7 +58,14 @@ def show_model(plan: Plan) -> None:
 def show_boards(boards: list[TargetPlan]) -> None:
     """One line a board."""
     rows = table(
-        "\nboard", "\nfits", "\nmodel", "\nworking memory", "\ntile", "\nmost experts", "\ninstructions", "\nenergy, mJ"
+        "\nboard",
+        "\nfits",
+        "\nmodel",
+        "\nworking memory",
+        "\ntile",
+        "\nmost experts",
+        "\ninstructions, millions",
+        "\nenergy, mJ",
     )
     for board in boards:
         if not board.memories:
@@ -70,7 +78,7 @@ def show_boards(boards: list[TargetPlan]) -> None:
             memory_of(board, "workspace"),
             tokens(board.tile) if board.fits else "",
             most(board.most_experts),
-            count(board.estimate.instructions) if board.estimate else "n/a",
+            millions(board.estimate.instructions) if board.estimate else "n/a",
             f"{energy:.3g}" if energy is not None else "n/a",
         )
     out.print(rows)
@@ -84,9 +92,10 @@ def show_boards(boards: list[TargetPlan]) -> None:
 
 
 def memory_of(board: TargetPlan, what: str) -> str:
-    """What is needed of the memory that holds it, and what there is."""
+    """Bytes of the model, or of the workspace and what lies around it, and the room in the memory that holds it."""
     memory = next(m for m in board.memories if what in m.contents)
-    return f"{count(memory.needed)} of {count(memory.room)} {memory.name}"
+    needed = sum(size for name, size in memory.contents.items() if (name == "model") == (what == "model"))
+    return f"{count(needed)} of {count(memory.room)} {memory.name}"
 
 
 def tokens(tile: int) -> str:
@@ -144,10 +153,7 @@ def show_tiles(board: TargetPlan) -> None:
 
 def show_cost(board: TargetPlan) -> None:
     if board.estimate:
-        out.print(
-            f"\ninstructions: {count(board.estimate.instructions)} an inference, estimated to "
-            f"{board.estimate.error:.0%} from counts in the board's emulator"
-        )
+        show_instructions(board.estimate, board.routing)
     if board.milliseconds is not None:
         out.print(f"time: {board.milliseconds:,.1f} ms, estimated ({board.rate_source})")
     else:
@@ -155,3 +161,21 @@ def show_cost(board: TargetPlan) -> None:
     if board.energy:
         show_energy(board.energy)
         out.print(f"routing: {'even over all experts' if board.routing == 'even' else 'of a real input'}")
+
+
+def show_instructions(found: Estimate, routing: str) -> None:
+    out.print(
+        f"\ninstructions: {millions(found.instructions)} million an inference, estimated from counts in the board's "
+        f"emulator; off by up to {found.error:.1%} on models that were left out"
+    )
+    if routing == "even":
+        low, high = millions(found.fewest_instructions), millions(found.most_instructions)
+        out.print(f"by routing from {low} to {high} million")
+    if found.note:
+        out.print(f"the emulated machine has {found.note}")
+
+
+def millions(number: float) -> str:
+    """Three digits, or as many as there are in front of the point."""
+    value = number / 1e6
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -9,15 +9,12 @@ from typing import Literal
 
 import msgspec
 
-from bfedge.device.host import PlannedModel, around_workspace, kernels_on
+from bfedge.device.host import COLUMNS_IN_PLACE, PlannedModel, around_workspace, kernels_on
 from bfedge.device.profile import Memory, Profile, known_profiles
 from bfedge.errors import BfedgeError
 from bfedge.packed.outline import Outline
 
 Content = Literal["model", "workspace"]
-
-COLUMNS_IN_PLACE = 4
-"""That one pass over a matrix in place can serve (bfe_columns_at_once of bfe_internal.h)"""
 
 REARRANGED_WEIGHTS = "rearranged weights"
 

@@ -24,6 +24,9 @@ STAGES = ("embed", "attention", "experts", "logits")
 NO_BLOCK = 0xFFFF
 ALIGNMENT = 16
 PREPARED_ALIGNMENT = 64
+COLUMNS_IN_PLACE, COLUMNS_REARRANGED = 4, 32
+"""Columns that go through a matrix together, at most (bfe_columns_at_once of bfe_internal.h)"""
+
 GUARD_BYTES = 16
 """That the device program keeps behind the workspace, to see whether it is left alone"""
 

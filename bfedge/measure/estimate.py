@@ -16,7 +16,7 @@ import msgspec
 from bfedge.device.profile import Profile, profile_folder
 from bfedge.errors import BfedgeError
 from bfedge.measure.operations import operations
-from bfedge.measure.work import even_routing
+from bfedge.measure.work import even_routing, fewest_experts, most_experts
 from bfedge.packed.outline import Outline
 
 RECORD = "measured.json"
@@ -42,7 +42,9 @@ class Costs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     loops: dict[str, float]
     """Of one pass of a loop, by its name in operations.py"""
     error: float
-    """The largest error of a whole inference of a model that was not fitted to, as a fraction of what was counted"""
+    """The largest error of a whole inference of a model that was not fitted to, its routing given, as a fraction of
+    what was counted. Models had d_model 32 to 256, d_ff 64 to 1024, 4 to 64 experts and 5 to 65 tokens
+    """
     stage_errors: dict[str, float]
     """The same of single stages, by kind"""
 
@@ -82,11 +84,14 @@ class Estimate:
     """
 
     instructions: int
+    fewest_instructions: int
+    most_instructions: int
+    """If all tokens take the same experts, and if each takes others as long as there are any"""
     activation_bytes: int
     """Loaded and stored of workspace, image, logits, tables and stack, and of weights that are read again while they
     are in the nearest cache"""
     error: float
-    """Of the instructions: the largest among the held-out models, as a fraction"""
+    """Of the instructions, the routing given: the largest among the models that were not fitted to, as a fraction"""
     bytes_error: float
     """Of the bytes"""
     stages: tuple[StageEstimate, ...]
@@ -109,18 +114,27 @@ def estimate(outline: Outline, profile: Profile, tile: int, experts: Sequence[fl
     record = recorded().get(profile.name)
     if record is None:
         return None
-    used = [even_routing(outline.shape, tile)] * outline.shape.layers if experts is None else experts
-    stages = tuple(
-        StageEstimate(
-            name,
-            instructions=total(record.instructions, done),
-            bytes_loaded=total(record.bytes_loaded, done),
-            bytes_stored=total(record.bytes_stored, done),
+    shape = outline.shape
+
+    def by_stage(experts: Sequence[float]) -> tuple[StageEstimate, ...]:
+        return tuple(
+            StageEstimate(
+                name,
+                instructions=total(record.instructions, done),
+                bytes_loaded=total(record.bytes_loaded, done),
+                bytes_stored=total(record.bytes_stored, done),
+            )
+            for name, done in operations(outline, record.kernels, tile, experts)
         )
-        for name, done in operations(outline, record.kernels, tile, used)
-    )
+
+    def instructions(experts_of_a_block: float) -> int:
+        return sum(stage.instructions for stage in by_stage([experts_of_a_block] * shape.layers))
+
+    stages = by_stage([even_routing(shape, tile)] * shape.layers if experts is None else experts)
     return Estimate(
         instructions=sum(stage.instructions for stage in stages),
+        fewest_instructions=instructions(fewest_experts(shape, tile)),
+        most_instructions=instructions(most_experts(shape, tile)),
         activation_bytes=sum(stage.bytes_loaded + stage.bytes_stored for stage in stages),
         error=record.instructions.error,
         bytes_error=max(record.bytes_loaded.error, record.bytes_stored.error),

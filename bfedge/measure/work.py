@@ -16,14 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bfedge.config import padded_width
+from bfedge.device.host import COLUMNS_IN_PLACE, COLUMNS_REARRANGED
 from bfedge.lowered.model import Shape
 from bfedge.packed.layout import NO_BLOCK, Encoding, Kind
 
 if TYPE_CHECKING:
     from bfedge.packed.outline import Outline
-
-COLUMNS_IN_PLACE, COLUMNS_REARRANGED = 4, 32
-"""Columns that go through a matrix together, at most (bfe_columns_at_once of bfe_internal.h)"""
 
 COLUMN_BLOCK, TILE_ROWS = 16, 32
 """To multiples of these are columns and rows of rearranged matrices padded (bfe_kernels.h)"""
