@@ -1,9 +1,10 @@
-"""Builds of the C runtime that several tests share."""
+"""Builds of the C runtime that several tests share, and the check of what verbs print as JSON in a test's process."""
 
 from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Generator, Iterator
 from importlib import util
 from pathlib import Path
 
@@ -17,6 +18,27 @@ from bfedge.device.compiler import (
     find_compiler,
     runtime_sources,
 )
+from tests.schemas import checked_json
+
+
+@pytest.fixture(scope="session", autouse=True)
+def checked_output() -> Iterator[None]:
+    """Verbs that print JSON in this process have it checked against their schemas."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("bfedge.cli.output.json", checked_json)
+        yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None, object, object]:
+    """A test fails if it, or a fixture before it, printed what breaks a schema."""
+    try:
+        result = yield
+    finally:
+        found = checked_json.take_violations()
+    if found:
+        pytest.fail("\n".join(found), pytrace=False)
+    return result
 
 
 def compilers() -> list[Compiler]:

@@ -138,8 +138,8 @@ def test_a_microcontroller_has_no_threads_to_choose(run: Run, tmp_path: Path) ->
 def test_a_board_behind_ssh_is_flashed_verified_profiled_and_timed(run: Run, exported: Path, server: Server) -> None:
     flashed = run("flash", exported, "--host", server.host, "--json").json()
     checksum = json.loads((exported / "manifest.json").read_text())["files"]["model.bfe"]["sha256"]
-    assert flashed["folder"] == str(server.cache / f"host-{checksum[:8]}")
-    assert (Path(flashed["folder"]) / "model.bfe").read_bytes() == (exported / "model.bfe").read_bytes()
+    assert flashed["folder_on_board"] == str(server.cache / f"host-{checksum[:8]}")
+    assert (Path(flashed["folder_on_board"]) / "model.bfe").read_bytes() == (exported / "model.bfe").read_bytes()
     verified = run("verify", exported, "--host", server.host, "--json").json()
     names = [check["name"] for check in verified["checks"] if check["name"].startswith("board")]
     assert verified["passed"]

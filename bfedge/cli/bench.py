@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import msgspec
 from click.core import ParameterSource
 
 from bfedge.bench.run import PARTS, bench_machine, case_count
 from bfedge.cli.bench_tables import show_result
-from bfedge.cli.boards import board_options, exported_for
+from bfedge.cli.boards import board_options, exported_for, hello_as_dict
 from bfedge.cli.output import JSON_SCHEMA, count, json_option, out, print_json, table, track, words
 from bfedge.cli.profile import show_what_counts
 from bfedge.errors import BfedgeError
@@ -106,17 +105,15 @@ def bench_board(model: Path, target: str | None, runs: int, line: Line, as_json:
         measure = count_instructions if board.emulated else time_runs
         result = measure(board, exported.tile, runs, board.hello.model.golden)
     result |= {
-        "board": board.hello.board,
-        "cpu": board.hello.cpu,
         "where": board.where,
         "note": board.note,
         "tile": exported.tile,
     }
     if as_json:
-        hello = msgspec.to_builtins(board.hello)
-        print_json("bench", {"model": str(model), "target": exported.profile.name, **result, "hello": hello})
+        target_name = exported.profile.name
+        print_json("bench", {"model": str(model), "target": target_name, **result, "hello": hello_as_dict(board.hello)})
         return
-    out.print(f"{result['board']}, {result['cpu']}: {result['where']}\n")
+    out.print(f"{board.hello.board}, {board.hello.cpu}: {board.where}\n")
     rows = table(f"{result['runs']} inferences", result["unit"])
     for name in ("fastest", "first_quartile", "median", "third_quartile", "slowest"):
         value = result[name]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
 from bfedge.errors import BfedgeError
 from bfedge.files import is_folder
@@ -18,6 +19,7 @@ from bfedge.files import is_folder
 if TYPE_CHECKING:
     from bfedge.device.board import Line
     from bfedge.device.exported import Exported
+    from bfedge.device.protocol import Hello
 
 
 LINE_OPTIONS = ("emulate", "host", "port", "baud", "timeout", "threads", "kernels")
@@ -72,6 +74,12 @@ def exported_for(model: Path, target: str | None, ternary: str = "2bit", data: s
         folder = Path(temporary, "export")
         export_model(model, folder, load_profile(target or "host"), ternary, 8, data)
         yield read_exported(folder)
+
+
+def hello_as_dict(hello: Hello) -> dict[str, Any]:
+    """What the board says of itself, without what belongs to the line protocol."""
+    values: dict[str, Any] = msgspec.to_builtins(hello)
+    return {name: value for name, value in values.items() if name not in ("type", "id")}
 
 
 def board_line(

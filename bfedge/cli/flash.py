@@ -83,7 +83,7 @@ def flash_linux(exported: Exported, host: str | None, model_only: bool) -> dict[
         words.print("note: files that are on the board already are not sent again")
     from bfedge.device.ssh import deploy_exported
 
-    return {"board": host, "folder": deploy_exported(host, exported)}
+    return {"host": host, "folder_on_board": deploy_exported(host, exported)}
 
 
 def flash_esp(exported: Exported, port: str | None, model_only: bool) -> dict[str, Any]:

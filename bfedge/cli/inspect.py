@@ -19,7 +19,6 @@ def command(file: Path, as_json: bool) -> None:
 
     The whole file is checked first.
     """
-    from bfedge.packed.layout import Encoding
     from bfedge.packed.validate import read_checked
 
     data, checked = read_checked(file)
@@ -63,7 +62,7 @@ def command(file: Path, as_json: bool) -> None:
     sections_table = table("\nsection", "\nencoding", "\nshape", "\noffset", "\nbytes")
     for s in checked.sections:
         dimensions = f"{s.rows} x {s.columns}" if s.rows > 1 else str(s.columns)
-        sections_table.add_row(s.name, Encoding(s.encoding).name, dimensions, count(s.offset), count(s.bytes))
+        sections_table.add_row(s.name, encoding_name(s.encoding), dimensions, count(s.offset), count(s.bytes))
     out.print(sections_table)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
@@ -26,8 +27,17 @@ def json_option(command: Command) -> Command:
 
 
 def print_json(verb: str, result: dict[str, Any]) -> None:
-    json.dump({"schema": JSON_SCHEMA, "verb": verb, **result}, sys.stdout, indent=2)
+    """JSON has no NaN and no infinity: they are null."""
+    json.dump(finite({"schema": JSON_SCHEMA, "verb": verb, **result}), sys.stdout, indent=2, allow_nan=False)
     sys.stdout.write("\n")
+
+
+def finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    return [finite(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def table(*columns: str, title: str | None = None) -> Table:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from bfedge.cli.boards import board_options, exported_for
+from bfedge.cli.boards import board_options, exported_for, hello_as_dict
 from bfedge.cli.energy_table import energy_as_dicts, show_energy
 from bfedge.cli.output import count, json_option, out, print_json, table
 from bfedge.errors import BfedgeError
@@ -89,8 +89,7 @@ def planned_bytes(compared: Comparison) -> str:
 
 def as_dict(found: BoardProfile) -> dict[str, Any]:
     values = {field.name: getattr(found, field.name) for field in dataclasses.fields(found)}
-    values["hello"] = msgspec.to_builtins(found.hello)
-    values["hello"].pop("id")
+    values["hello"] = hello_as_dict(found.hello)
     values["clock"] = msgspec.to_builtins(found.clock)
     values["stages"] = [dataclasses.asdict(stage) for stage in found.stages]
     totals = ("instructions", "model_bytes", "activation_bytes", "milliseconds")

@@ -41,7 +41,7 @@ EXPERT_PARTS = ("expert substrate", "expert angles")
 class PaperMemory:
     """Expert memory as ButterflyViT's Table 2 counts it, in bytes, and the same experts as we store them."""
 
-    standard_experts: float
+    standard_experts: int
     """Independent float32 experts: layers * N * 2 matrices * d_model * d_ff * 4"""
     butterfly_fp32_angles: float
     """1.58 bits a trit and 4 bytes an angle, which reproduces the table"""
@@ -132,7 +132,7 @@ def paper_memory(shape: Shape, packed_experts: int) -> PaperMemory:
     angles = shape.theta_layers * padded_width(shape.d_model) // 2 + shape.phi_layers * padded_width(shape.d_ff) // 2
     substrate = 1.58 / 8 * shape.d_ff * shape.d_model
     return PaperMemory(
-        standard_experts=float(shape.layers * shape.experts * 2 * shape.d_model * shape.d_ff * 4),
+        standard_experts=shape.layers * shape.experts * 2 * shape.d_model * shape.d_ff * 4,
         butterfly_fp32_angles=shape.layers * (substrate + shape.experts * angles * 4),
         butterfly_fp16_angles=shape.layers * (substrate + shape.experts * angles * 2),
         packed_experts=packed_experts,
