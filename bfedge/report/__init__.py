@@ -1,0 +1,1 @@
+"""A report of a model as one HTML file."""
