@@ -368,7 +368,12 @@ NOT_AS_PLANNED: dict[str, tuple[Lie, str]] = {
         when("hello", lambda m: m.update(prepared=m["prepared"] + 64)),
         "rearranged weights: planned",
     ),
-    "workers": (when("hello", lambda m: m.update(workers=2**40)), "workspace, as the runtime states it"),
+    "too many workers": (when("hello", lambda m: m.update(workers=2**40)), "Expected `int` <= 64"),
+    "no worker": (when("hello", lambda m: m.update(workers=0)), "Expected `int` >= 1"),
+    "weights in place": (
+        when("hello", lambda m: m.update(prepared=0)),
+        "workspace, as the runtime states it: planned",
+    ),
     "other stages": (
         when("stage", lambda m: m.update(block=None if m["block"] is None else m["block"] + 7)),
         "stages",

@@ -30,6 +30,7 @@ from bfedge.measure.energy import Account, EnergyPart
 from bfedge.measure.most_experts import FORMAT_LIMIT, most_experts
 from bfedge.measure.plan import plan
 from bfedge.measure.target_plan import TargetPlan, plan_target
+from bfedge.measure.work import even_routing, rearranged_read
 from bfedge.packed.golden import golden_vectors
 from bfedge.packed.outline import Outline, outline, outline_of, with_experts
 from bfedge.packed.writer import pack
@@ -176,7 +177,7 @@ def test_a_smaller_sibling_runs_in_its_planned_workspace_in_an_emulator(tmp_path
         found = profile_board(board, exported.tile)
     assert found.tile == 1
     assert found.workspace_used == found.workspace_stated == planned.workspace_bytes
-    assert all(compared.agrees for compared in compare(found, exported, exported.model.read_bytes()))
+    assert all(compared.agrees for compared in compare(found, exported, exported.model.read_bytes(), Line()))
 
 
 # Boards.
@@ -268,7 +269,133 @@ def test_time_is_estimated_only_where_a_rate_was_measured() -> None:
     assert board.rate_source == rate.source
 
 
+@pytest.mark.parametrize("tile", [1, 8, 30, 31, 32, 64, 0])
+def test_the_table_of_tiles_says_what_asking_for_one_says(tile: int) -> None:
+    """On an ESP32-S3, where some fit the SRAM and all the PSRAM."""
+    board = plan_of(CIFAR, "esp32-s3", tile=tile)
+    assert board.fits
+    home = next(memory.name for memory in board.memories if "workspace" in memory.contents)
+    assert home == ("SRAM" if 0 < tile <= 30 else "PSRAM")
+    listed = {size.tile: (size.memory, size.workspace_bytes) for size in board.tiles}
+    if tile in listed:
+        assert listed[tile] == (home, board.workspace_bytes)
+
+
+def random_board(seed: int) -> Profile:
+    """Up to four memories of a few KiB, each for the model, the workspace or both."""
+    r = np.random.default_rng(seed)
+    holds = [["model"], ["workspace"], ["model", "workspace"]]
+    chosen = [holds[2], *(holds[int(r.integers(3))] for _ in range(int(r.integers(1, 4))))]
+    r.shuffle(chosen)
+    memories = [
+        {
+            "name": f"memory {index}",
+            "kind": str(r.choice(["sram", "flash", "psram", "dram"])),
+            "holds": held,
+            "bytes": {"value": int(r.integers(1000, 40_000)), "source": "test"},
+            "usable": {"value": 1, "source": "test"},
+        }
+        for index, held in enumerate(chosen)
+    ]
+    cpu = {"name": "c", "machine": str(r.choice(["m", "x86_64"]))}
+    return msgspec.convert({"name": "b", "title": "t", "port": "posix", "cpu": cpu, "memories": memories}, Profile)
+
+
+def fits_somewhere(profile: Profile, outline: Outline, tile: int) -> bool:
+    """By trying all pairs of homes."""
+    need = needs_of(outline)(profile)
+    sizes = {"model": need.model, "workspace": need.working(tile)}
+    return any(
+        sum(sizes.values()) <= a.room if a is b else sizes["model"] <= a.room and sizes["workspace"] <= b.room
+        for a in profile.memories_that_hold("model")
+        for b in profile.memories_that_hold("workspace")
+    )
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_verdict_tiles_and_most_experts_on_boards_with_any_memories(seed: int) -> None:
+    profile, model = random_board(seed), planned(seed)
+    board = plan_target(profile, model, plan(model), "m.bfe")
+    assert board.fits == fits_somewhere(profile, model, 1)
+    assert all(size.fits == fits_somewhere(profile, model, size.tile) for size in board.tiles)
+    assert board.most_experts is not None
+    most = board.most_experts.on_board
+    assert most == 0 or fits_somewhere(profile, with_experts(model, most), 1)
+    assert not fits_somewhere(profile, with_experts(model, max(most + 1, model.shape.top_k)), 1)
+    if board.hint and "experts it would fit" in board.hint:
+        assert model.shape.top_k <= board.most_experts.on_board < model.shape.experts
+    tile = int(np.random.default_rng(seed).integers(1, model.shape.tokens + 1))
+    asked = plan_target(profile, model, plan(model), "m.bfe", tile)
+    assert asked.fits == fits_somewhere(profile, model, tile)
+    assert asked.most_experts is not None
+    if asked.hint and "experts it would fit" in asked.hint:
+        assert fits_somewhere(profile, with_experts(model, asked.most_experts.on_board), tile)
+
+
+@pytest.mark.slow
+def test_the_most_experts_of_a_nano_33_are_really_exported(tmp_path: Path) -> None:
+    """They fill the flash behind Arduino's bootloader; behind a larger one there is no room, and no .uf2 is written."""
+    most = plan_of(cifar_shape(8, layers=1), "nano33").most_experts
+    assert most is not None
+    shape = cifar_shape(most.on_board, layers=1)
+    source = tmp_path / "source"
+    source.touch()
+    lowered, profile = random_model(shape), load_profile("nano33")
+    packed = pack(lowered)
+    assert needs_of(outline_of(packed))(profile).model <= profile.memories[0].room
+    fewer = random_model(cifar_shape(most.on_board - 2, layers=1))  # room for a golden vector
+    manifest = export_folder(fewer, random_image(shape)[None], Source(source, "noise"), tmp_path / "out", profile, 4)
+    assert "firmware.hex" in manifest["files"]
+    assert "firmware.uf2" not in manifest["files"]
+    assert any("no firmware.uf2" in note for note in manifest["notes"])
+
+
 # Energy.
+
+
+def test_weights_are_billed_where_they_are_read() -> None:
+    """Rearranged matrices in DRAM; angles, norms and scales in the flash that the file lies in."""
+    model = outline(CIFAR)
+    profile = msgspec.convert(TWO_MEMORIES, Profile)
+    board = plan_target(profile, model, plan(model), "m.bfe")
+    read = next(account for account in board.energy if account.name == "weights read")
+    by_memory = {part.where: part.amount for part in read.parts}
+    assert sum(amount or 0 for amount in by_memory.values()) == board.weights_read_bytes
+    assert by_memory["DRAM"] == rearranged_read(model, board.tile) > 10_000_000
+    angles = 2 * sum(even_routing(CIFAR, 0) for _ in range(CIFAR.layers)) * (256 + 1024)
+    assert angles < (by_memory["flash"] or 0) < 5_000_000
+    expected = 8e-9 * (100 * (by_memory["flash"] or 0) + 6 * (by_memory["DRAM"] or 0))
+    assert read.millijoules == pytest.approx(expected)
+
+
+def quantity(value: float) -> dict[str, Any]:
+    return {"value": value, "source": "test"}
+
+
+TWO_MEMORIES = {
+    "name": "b",
+    "title": "t",
+    "port": "posix",
+    "cpu": {"name": "c", "machine": "x86_64"},
+    "memories": [
+        {"name": "flash", "kind": "flash", "holds": ["model"], "bytes": quantity(2**24), "usable": quantity(1)}
+        | {"energy_pj_per_bit": quantity(100)},
+        {"name": "DRAM", "kind": "dram", "holds": ["workspace"], "bytes": quantity(2**26), "usable": quantity(1)}
+        | {"energy_pj_per_bit": quantity(6)},
+    ],
+}
+
+
+def test_what_another_processor_would_move_is_no_figure_of_the_board() -> None:
+    """The emulated Xtensa has no floating point unit, the ESP32-S3 has one."""
+    board = plan_of(CIFAR, "esp32-s3")
+    assert board.estimate is not None
+    assert board.estimate.note
+    paper, read, whole = board.energy
+    assert paper.millijoules is not None
+    assert read.millijoules is not None
+    assert whole.millijoules is None
+    assert whole.missing == ("bytes of activations",)
 
 
 def test_energy_of_the_papers_experts_on_a_jetson() -> None:
@@ -283,8 +410,8 @@ def test_energy_of_the_papers_experts_on_a_jetson() -> None:
 
 
 def test_a_constant_without_a_source_gives_no_number() -> None:
-    part = EnergyPart("weights", 1000, "bytes", "flash", None, None)
-    known = EnergyPart("activations", 1000, "bytes", "SRAM", 2.5, "a data sheet")
+    part = EnergyPart("weights", 1000, "bytes", "counted", "flash", None, None)
+    known = EnergyPart("activations", 1000, "bytes", "estimated", "SRAM", 2.5, "a data sheet")
     account = Account("read", "", (part, known))
     assert account.millijoules is None
     assert account.missing == ("flash: energy_pj_per_bit",)
@@ -313,6 +440,21 @@ def test_a_description_without_a_model(capsys: pytest.CaptureFixture[str]) -> No
     assert [board["target"] for board in found["boards"]] == ["esp32-s3"]
 
 
+def test_golden_vectors_are_planned_as_they_are_exported(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    model = random_model(cifar_shape(4, layers=1, d_model=64, d_ff=128))
+    path = tmp_path / "m.bfe"
+    path.write_bytes(pack(model))
+    own = as_json(capsys, str(path))
+    assert own["file_bytes"] == path.stat().st_size
+    with_eight = as_json(capsys, str(path), "--golden", "8")
+    images = np.random.default_rng(0).integers(0, 256, (8, *model.shape.image_shape), np.uint8)
+    assert with_eight["file_bytes"] == len(pack(model, golden_vectors(model, images)))
+    assert with_eight["parts"]["golden vectors"] == 8 * (32 * 32 * 3 + 4 * 100)
+    assert main.run(["plan", str(path)]) == 0
+    added = with_eight["file_bytes"] - own["file_bytes"]
+    assert f"`bfedge export` adds 8, {added:,} bytes" in capsys.readouterr().out
+
+
 def test_all_boards_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert main.run(["plan", "--experts", "64"]) == 0
     shown = capsys.readouterr().out
@@ -339,6 +481,7 @@ def test_a_model_that_does_not_fit_is_planned_and_refused(capsys: pytest.Capture
     [
         ([], "name a MODEL, or describe one"),
         (["m.bfe", "--experts", "4"], "a MODEL has its own widths"),
+        (["m.bfe", "--ternary", "base3"], "--ternary base3 is for checkpoints"),
         (["--experts", "0"], "experts is 0; it must be 1 to 4096"),
         (["--experts", "1"], "top_k 2 is more than the 1 experts"),
         (["--d-model", "7"], "not a multiple of heads"),

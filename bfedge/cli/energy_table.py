@@ -26,22 +26,26 @@ def energy_as_dicts(accounts: tuple[Account, ...]) -> list[dict[str, Any]]:
 
 
 def show_energy(accounts: tuple[Account, ...]) -> None:
-    rows = table("\nenergy of an inference", "\namount", "\npJ each", "\nmJ")
+    rows = table("\nenergy of an inference", "\namount", "\n", "\npJ each", "\nmJ")
     for account in accounts:
-        rows.add_row(account.name, "", "", millijoules(account.millijoules), style="bold")
+        rows.add_row(account.name, "", "", "", millijoules(account.millijoules), style="bold")
         for part in account.parts:
             rows.add_row(*energy_row(part))
     out.print(rows)
     out.print("bytes are those of load and store instructions; what a cache holds costs less")
     missing = sorted({name for account in accounts for name in account.missing})
     if missing:
-        out.print(f"n/a where the board's profile has no sourced constant: {', '.join(missing)}")
+        out.print(f"n/a for want of {', '.join(missing)}")
 
 
-def energy_row(part: EnergyPart) -> tuple[str, str, str, str]:
-    amount = f"{part.amount:,.4g}" if part.unit == "ms" else count(round(part.amount))
+def energy_row(part: EnergyPart) -> tuple[str, str, str, str, str]:
+    if part.amount is None:
+        amount, known = f"n/a {part.unit}", ""
+    else:
+        number = f"{part.amount:,.4g}" if part.unit == "ms" else count(round(part.amount))
+        amount, known = f"{number} {part.unit}", part.origin
     pj = "n/a" if part.pj_per_unit is None else f"{part.pj_per_unit:g}"
-    return f"  {part.what}, {part.where}", f"{amount} {part.unit}", pj, millijoules(part.millijoules)
+    return f"  {part.what}, {part.where}", amount, known, pj, millijoules(part.millijoules)
 
 
 def millijoules(energy: float | None) -> str:

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from bfedge.cli.energy_table import energy_as_dicts
 from bfedge.cli.model_options import model_options
-from bfedge.cli.models import TERNARY_ENCODINGS, packed_bytes
+from bfedge.cli.models import TERNARY_ENCODINGS, is_checkpoint, packed_bytes
 from bfedge.cli.output import json_option, print_json
-from bfedge.cli.plan_tables import show_boards, show_model, show_target
+from bfedge.cli.plan_tables import show_boards, show_golden, show_model, show_target
 from bfedge.errors import BfedgeError
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from bfedge.packed.outline import Outline
 
 ALL = "all"
+GOLDEN_CASES = 8
+"""That `bfedge export` adds"""
 
 
 @click.command("plan")
@@ -30,6 +33,8 @@ ALL = "all"
 @model_options
 @click.option("--ternary", type=click.Choice(list(TERNARY_ENCODINGS)), default="2bit", show_default=True,
               help="How a checkpoint's trits would be stored.")  # fmt: skip
+@click.option("--golden", "cases", type=click.IntRange(0, 256),
+              help="Golden vectors in the file [default: its own; 8 for a checkpoint, as from `export`].")  # fmt: skip
 @click.option("--target", help="In detail for this board; exit status 1 if it does not fit. `all` for every board.")
 @click.option("--tile", type=click.IntRange(1, 65_536),
               help="Tokens that go through the experts together on the board [default: as many as fit].")  # fmt: skip
@@ -38,6 +43,7 @@ def command(
     model: Path | None,
     described: ViTConfig | None,
     ternary: str,
+    cases: int | None,
     target: str | None,
     tile: int | None,
     as_json: bool,
@@ -52,16 +58,21 @@ def command(
     from bfedge.device.profile import known_profiles, load_profile
     from bfedge.measure.plan import plan
     from bfedge.measure.target_plan import plan_target
-    from bfedge.packed.outline import outline_of
+    from bfedge.packed.outline import outline_of, with_golden
 
     if (model is None) == (described is None):
         raise BfedgeError(
             "name a MODEL, or describe one" if model is None else "a MODEL has its own widths, layers and experts",
             "a description is, for example, `bfedge plan --d-model 256 --experts 64`",
         )
+    demand_packing(model, ternary)
     profiles = known_profiles() if target in (None, ALL) else [load_profile(target or "")]
     packed = packed_bytes(model, ternary) if model else None
     outline = outline_of(packed) if packed else described_outline(described, ternary)
+    if cases is None and model and is_checkpoint(model):
+        cases = GOLDEN_CASES
+    if cases is not None:
+        outline = with_golden(outline, cases)
     name = model.name if model else "the model"
     result = plan(outline)
     real = real_input(packed) if packed else None
@@ -76,8 +87,16 @@ def command(
             show_target(board)
         if target in (None, ALL):
             show_boards(boards)
+        show_golden(outline)
     if target not in (None, ALL) and not boards[0].fits:
         raise BfedgeError(boards[0].problem or "", boards[0].hint)
+
+
+def demand_packing(model: Path | None, ternary: str) -> None:
+    """Raises BfedgeError if --ternary is given for trits that are packed already."""
+    given = click.get_current_context().get_parameter_source("ternary") is ParameterSource.COMMANDLINE
+    if given and model and not is_checkpoint(model):
+        raise BfedgeError(f"--ternary {ternary} is for checkpoints: `{model}` is packed already", "leave it out")
 
 
 def described_outline(described: ViTConfig | None, ternary: str) -> Outline:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from bfedge.measure.most_experts import MostExperts
     from bfedge.measure.plan import Plan
     from bfedge.measure.target_plan import TargetPlan
+    from bfedge.packed.outline import Outline
 
 WORDS = {"in place": "used in place", "rearranged": "rearranged for vector instructions", "fastest": "as is fastest"}
 
@@ -55,6 +56,18 @@ def show_model(plan: Plan) -> None:
     )
 
 
+def show_golden(outline: Outline) -> None:
+    """Export adds golden vectors to a model that has none."""
+    from bfedge.packed.layout import Kind
+    from bfedge.packed.outline import with_golden
+
+    if not any(section.kind == Kind.golden_input for section in outline.sections):
+        eight = with_golden(outline, 8).file_bytes - outline.file_bytes
+        out.print(
+            f"\nWithout golden vectors; `bfedge export` adds 8, {count(eight)} bytes (`--golden 8` plans with them)."
+        )
+
+
 def show_boards(boards: list[TargetPlan]) -> None:
     """One line a board."""
     rows = table(
@@ -70,7 +83,6 @@ def show_boards(boards: list[TargetPlan]) -> None:
     for board in boards:
         if not board.memories:
             continue
-        energy = next((a.millijoules for a in board.energy if a.name == "weights read"), None)
         rows.add_row(
             board.target,
             "yes" if board.fits else "no",
@@ -78,17 +90,27 @@ def show_boards(boards: list[TargetPlan]) -> None:
             memory_of(board, "workspace"),
             tokens(board.tile) if board.fits else "",
             most(board.most_experts),
-            millions(board.estimate.instructions) if board.estimate else "n/a",
-            f"{energy:.3g}" if energy is not None else "n/a",
+            *cost_of(board),
         )
     out.print(rows)
     out.print(
-        "most experts: with everything else equal, in SRAM alone / with weights where the board keeps them. "
+        "most experts: with everything else equal, in SRAM alone / in all of the board's memories. "
         "Instructions are estimates; energy is that of weights read. `--target BOARD` shows more."
     )
     for board in boards:
         if board.problem:
             out.print(f"{board.problem}; {board.hint}" if board.hint else board.problem)
+
+
+def cost_of(board: TargetPlan) -> tuple[str, str]:
+    """Instructions and energy; nothing for a board that will never run it."""
+    if not board.fits:
+        return "", ""
+    energy = next((a.millijoules for a in board.energy if a.name == "weights read"), None)
+    return (
+        millions(board.estimate.instructions) if board.estimate else "n/a",
+        f"{energy:.3g}" if energy is not None else "n/a",
+    )
 
 
 def memory_of(board: TargetPlan, what: str) -> str:
@@ -102,6 +124,10 @@ def tokens(tile: int) -> str:
     return "all" if tile == 0 else str(tile)
 
 
+def in_tokens(tile: int) -> str:
+    return {0: "all tokens", 1: "one token"}.get(tile, f"{tile} tokens")
+
+
 def most(found: MostExperts | None) -> str:
     if found is None:
         return "n/a"
@@ -113,10 +139,11 @@ def show_target(board: TargetPlan) -> None:
     if board.memories:
         show_memories(board)
     show_tiles(board)
+    if not board.fits:
+        out.print(f"\nIt does not fit. If it did, with {in_tokens(board.tile)} at a time:")
     show_cost(board)
     if board.memories and board.fits:
-        at_once = "all tokens" if board.tile == 0 else f"{board.tile} tokens"
-        out.print(f"\nIt fits, with {at_once} through the experts at a time.")
+        out.print(f"\nIt fits, with {in_tokens(board.tile)} through the experts at a time.")
 
 
 def show_memories(board: TargetPlan) -> None:
@@ -135,10 +162,8 @@ def show_memories(board: TargetPlan) -> None:
         )
     found = board.most_experts
     if found and found.in_sram is not None:
-        out.print(
-            f"most experts, everything else equal: {count(found.in_sram)} in SRAM alone, {count(found.on_board)} with "
-            "weights in flash"
-        )
+        in_sram, in_all = count(found.in_sram), count(found.on_board)
+        out.print(f"most experts, everything else equal: {in_sram} in SRAM alone, {in_all} in all of its memories")
     elif found:
         out.print(f"most experts, everything else equal: {count(found.on_board)}")
 
@@ -146,7 +171,7 @@ def show_memories(board: TargetPlan) -> None:
 def show_tiles(board: TargetPlan) -> None:
     tiles = table("\ntokens at a time", "\nworkspace", "\nwith all around it", "\nfits")
     for size in board.tiles:
-        fits = ("yes" if size.fits else "no") if board.memories else ""
+        fits = (size.memory or "no") if board.memories else ""
         tiles.add_row(tokens(size.tile), count(size.workspace_bytes), count(size.working_bytes), fits)
     out.print(tiles)
 
@@ -157,10 +182,18 @@ def show_cost(board: TargetPlan) -> None:
     if board.milliseconds is not None:
         out.print(f"time: {board.milliseconds:,.1f} ms, estimated ({board.rate_source})")
     else:
-        out.print("time: n/a; no rate was measured on this board. `bfedge profile` and `bench` measure on it")
+        out.print(f"time: n/a; {why_no_time(board)}. `bfedge profile` and `bench` measure on the board")
     if board.energy:
         show_energy(board.energy)
         out.print(f"routing: {'even over all experts' if board.routing == 'even' else 'of a real input'}")
+
+
+def why_no_time(board: TargetPlan) -> str:
+    if board.rate_source is None:
+        return "no rate was measured on this board"
+    if board.estimate is None:
+        return "no instructions were counted for such a board"
+    return "the emulator executes other instructions than the board"
 
 
 def show_instructions(found: Estimate, routing: str) -> None:

@@ -52,7 +52,7 @@ def command(
         demand_identity(board.hello, exported)
         found = profile_board(board, exported.tile)
         packed = exported.model.read_bytes()
-        compared, energy = compare(found, exported, packed), energy_of(found, exported, packed)
+        compared, energy = compare(found, exported, packed, line), energy_of(found, exported, packed)
     if as_json:
         listed = [{**dataclasses.asdict(c), "agrees": c.agrees} for c in compared]
         print_json(
@@ -81,6 +81,12 @@ def command(
 
 def in_words(compared: Comparison) -> str:
     return f"{compared.what}: planned {planned_bytes(compared)} bytes, measured {or_unknown(compared.measured)}"
+
+
+def verdict(compared: Comparison) -> str:
+    if compared.measured is None:
+        return "not compared"
+    return "" if compared.agrees else "DIFFERS"
 
 
 def planned_bytes(compared: Comparison) -> str:
@@ -143,7 +149,7 @@ def show_comparisons(compared: list[Comparison]) -> None:
     rows = table("\nmemory, in bytes", "\nplanned", "\nmeasured", "\n")
     for c in compared:
         if not (c.what.startswith(WEIGHTS_READ) and c.agrees):
-            rows.add_row(c.what, planned_bytes(c), or_unknown(c.measured), "" if c.agrees else "DIFFERS")
+            rows.add_row(c.what, planned_bytes(c), or_unknown(c.measured), verdict(c))
     out.print(rows)
     stages = [c for c in compared if c.what.startswith(WEIGHTS_READ)]
     if all(c.agrees for c in stages):

@@ -173,7 +173,10 @@ def compile_objects(
     whose name says all that they depend on; what is there already is not compiled again. Raises CompilerError.
     """
     key = hashlib.sha256("\0".join((compiler.version, *compiler.command, *flags)).encode())
-    headers = [str(f.relative_to(folder)) for f in folder.rglob("*.h")]
+    # Exports have no tests/, and shall share objects with the sources that they are copies of.
+    parts = {"tests"} - {source.split("/")[0] for source, _ in files}
+    found = (header.relative_to(folder) for header in folder.rglob("*.h"))
+    headers = [header.as_posix() for header in found if header.parts[0] not in parts]
     for name in (*sorted(headers), *(source for source, _ in files)):
         key.update(f"\0{name}\0".encode() + (folder / name).read_bytes())
     objects = (keep / key.hexdigest()[:16]).absolute()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -12,7 +13,7 @@ import msgspec
 from bfedge.device.host import COLUMNS_IN_PLACE, PlannedModel, around_workspace, kernels_on
 from bfedge.device.profile import Memory, Profile, known_profiles
 from bfedge.errors import BfedgeError
-from bfedge.packed.outline import Outline
+from bfedge.packed.outline import Outline, in_base3
 
 Content = Literal["model", "workspace"]
 
@@ -57,6 +58,8 @@ class Need:
     """What lies with the workspace: image, logits, guard, and weights that the board's kernels want rearranged"""
     tokens: int
     """Of one image, so the largest tile"""
+    model_in_base3: int | None = None
+    """The packed file with trits five a byte, if that is smaller"""
 
     def working(self, tile: int) -> int:
         return self.workspace_of(tile) + sum(self.around.values())
@@ -71,7 +74,14 @@ def needs_of(outline: Outline) -> Callable[[Profile], Need]:
         around = around_workspace(runtime.model.config)
         if runtime.prepared_bytes:
             around[REARRANGED_WEIGHTS] = runtime.prepared_bytes
-        return Need(outline.file_bytes, runtime.workspace_bytes, around, outline.shape.tokens)
+        smaller = in_base3(outline).file_bytes
+        return Need(
+            outline.file_bytes,
+            runtime.workspace_bytes,
+            around,
+            outline.shape.tokens,
+            smaller if smaller < outline.file_bytes else None,
+        )
 
     return lambda profile: with_kernels(kernels_on(profile))
 
@@ -87,7 +97,7 @@ def fit(profile: Profile, need_on: Callable[[Profile], Need], tile: int | None, 
     Raises BfedgeError with the numbers and a way out if it does not fit.
     """
     need = need_on(profile)
-    chosen = largest_tile(profile, need) if tile is None else tile
+    chosen = largest_tile(profile, need) if tile is None else 0 if tile >= need.tokens else tile
     uses = None if chosen is None else place(profile, need, chosen)
     if chosen is None or uses is None:
         raise too_large(profile, need_on, tile, name)
@@ -95,23 +105,21 @@ def fit(profile: Profile, need_on: Callable[[Profile], Need], tile: int | None, 
 
 
 def place(profile: Profile, need: Need, tile: int) -> tuple[MemoryUse, ...] | None:
-    """Each of the two in the first memory that holds it and has room for it; None if one of them finds none."""
-    taken = [0] * len(profile.memories)
-    contents: list[tuple[Content, ...]] = [()] * len(profile.memories)
-    parts: tuple[tuple[Content, int], ...] = (("model", need.model), ("workspace", need.working(tile)))
-    for what, size in parts:
-        for index, memory in enumerate(profile.memories):
-            if what in memory.holds and taken[index] + size <= memory.room:
-                taken[index] += size
-                contents[index] += (what,)
-                break
-        else:
-            if profile.memories:
-                return None
-    return tuple(
-        MemoryUse(memory.name, memory.kind, held, used, memory.room, int(memory.bytes.value))
-        for memory, held, used in zip(profile.memories, contents, taken, strict=True)
-    )
+    """The model and the workspace each in a memory that holds it, both with room: of all such pairs the first, the
+    model's home first. None if there is none.
+    """
+    sizes: dict[Content, int] = {"model": need.model, "workspace": need.working(tile)}
+    homes = itertools.product(*(profile.memories_that_hold(what) for what in sizes))
+    for pair in homes:
+        contents = {memory.name: tuple(what for what, home in zip(sizes, pair, strict=True) if home is memory)
+                    for memory in profile.memories}  # fmt: skip
+        needed = {name: sum(sizes[what] for what in held) for name, held in contents.items()}
+        if all(needed[memory.name] <= memory.room for memory in profile.memories):
+            return tuple(
+                MemoryUse(m.name, m.kind, contents[m.name], needed[m.name], m.room, int(m.bytes.value))
+                for m in profile.memories
+            )
+    return None if profile.memories else ()
 
 
 def largest_tile(profile: Profile, need: Need) -> int | None:
@@ -153,14 +161,15 @@ def too_large(profile: Profile, need_on: Callable[[Profile], Need], tile: int | 
     need = need_on(profile)
     homes = profile.memories_that_hold("model")
     if not any(need.model <= memory.room for memory in homes):
-        return BfedgeError(
-            f"{name} is {at_least(need.model)}; {rooms(profile, homes)}",
-            "`--ternary base3` packs a checkpoint's trits smaller; " + boards_that_fit(need_on),
-        )
+        message = f"{name} is {at_least(need.model)}; {rooms(profile, homes)}"
+        smaller = need.model_in_base3
+        if smaller is not None and any(smaller <= memory.room for memory in homes):
+            return BfedgeError(message, f"packed with `--ternary base3` it is {at_least(smaller)}")
+        return BfedgeError(message, boards_that_fit(need_on))
     smaller = largest_tile(profile, need)
     least = 1 if tile is None else tile
     speed = {0: "all tokens at once", 1: "one token at a time"}.get(least, f"{least} tokens at a time")
-    kinds = " or ".join(WORDS[memory.kind] for memory in profile.memories_that_hold("workspace"))
+    kinds = " or ".join(word(profile, memory) for memory in profile.memories_that_hold("workspace"))
     message = (
         f"{name} needs {at_least(need.working(least))} of {kinds} with {speed}; "
         f"{rooms(profile, profile.memories_that_hold('workspace'), need)}"
@@ -176,9 +185,15 @@ def rooms(profile: Profile, memories: list[Memory], need: Need | None = None) ->
     home = next((m for m in profile.memories_that_hold("model") if need and need.model <= m.room), None)
     for memory in memories:
         room = memory.room - (need.model if need and memory is home else 0)
-        shares.append(f"{at_most(room)} of {WORDS[memory.kind]}")
+        shares.append(f"{at_most(room)} of {word(profile, memory)}")
     beside = " beside it" if home in memories else ""
     return f"{profile.name} has {' and '.join(shares)} for a model{beside}"
+
+
+def word(profile: Profile, memory: Memory) -> str:
+    """Its kind, or its name if the board has several of the kind."""
+    of_kind = [other for other in profile.memories if other.kind == memory.kind]
+    return WORDS[memory.kind] if len(of_kind) == 1 else memory.name
 
 
 def boards_that_fit(need_on: Callable[[Profile], Need]) -> str:

@@ -92,7 +92,7 @@ class Hello(Answer, frozen=True, kw_only=True, tag="hello"):
     """In use; None from a program that does not say"""
     prepared: Count = 0
     """Bytes of weights rearranged for them"""
-    workers: Count = 1
+    workers: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
     memory: BoardMemory
     stack: StackSize
 

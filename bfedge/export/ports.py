@@ -92,9 +92,13 @@ def write_nrf52840(folder: Path, profile: Profile, packed: bytes, fitted: Fit, c
 
     with tempfile.TemporaryDirectory(prefix="bfedge-") as temporary:
         firmware = build(folder / f"{FIRMWARE}.elf", ARDUINO_APP_OFFSET)
-        behind_uf2 = build(Path(temporary, "uf2.elf"), UF2_APP_OFFSET)
         write_images(firmware.elf, folder, FIRMWARE, ("hex", "bin"))
-        write_images(behind_uf2.elf, folder, FIRMWARE, ["uf2"])
+        notes = []
+        if UF2_APP_OFFSET + firmware.flash_bytes > profile.bytes_of("flash"):
+            notes.append(f"no {FIRMWARE}.uf2: behind a UF2 bootloader, which is larger than Arduino's, it does not fit")
+        else:
+            behind_uf2 = build(Path(temporary, "uf2.elf"), UF2_APP_OFFSET)
+            write_images(behind_uf2.elf, folder, FIRMWARE, ["uf2"])
     write_library(folder / "arduino" / "bfedge", runtime, packed, profile, fitted.tile)
     sizes = {f.name: getattr(firmware, f.name) for f in dataclasses.fields(firmware) if f.name != "elf"}
     return {
@@ -104,7 +108,8 @@ def write_nrf52840(folder: Path, profile: Profile, packed: bytes, fitted: Fit, c
             f"firmware: {firmware.runtime_bytes:,} bytes of flash for the runtime, "
             f"{firmware.program_bytes + firmware.helper_bytes:,} for the program, "
             f"{firmware.model_bytes:,} for the model; "
-            f"{firmware.ram_bytes:,} bytes of RAM in all"
+            f"{firmware.ram_bytes:,} bytes of RAM in all",
+            *notes,
         ],
     }
 

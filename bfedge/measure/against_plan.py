@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from bfedge.device.board import Line
 from bfedge.device.exported import Exported
 from bfedge.device.fit import fit, needs_of
-from bfedge.device.host import IN_PLACE, REARRANGED, HostModel
+from bfedge.device.host import FASTEST, IN_PLACE, REARRANGED, HostModel, kernels_on
+from bfedge.device.profile import Profile
 from bfedge.device.protocol import Hello
 from bfedge.errors import BfedgeError
 from bfedge.measure.board import PREPARED_STACK_BOUND, STACK_BOUND
 from bfedge.measure.board_profile import BoardProfile
 from bfedge.measure.counters import weights_read
-from bfedge.measure.energy import Account, Moved, energy_accounts, energy_of_time
+from bfedge.measure.energy import Account, Homes, Moved, energy_accounts, energy_of_time, weights_by_memory
+from bfedge.measure.estimate import recorded_program
 from bfedge.measure.plan import plan
 from bfedge.packed.outline import outline_of
 from bfedge.packed.reader import unpack
-
-MOST_WORKERS = 64
-"""BFE_MOST_WORKERS of bfedge.h"""
 
 FIRMWARE_IMAGE = "firmware.bin"
 
@@ -41,18 +41,22 @@ class Comparison:
         return self.measured <= self.planned if self.is_bound else self.measured == self.planned
 
 
-def compare(found: BoardProfile, exported: Exported, packed: bytes) -> list[Comparison]:
-    """The plan for golden case 0 with the board's kernels, tile and threads, by this machine's copy of the runtime."""
-    return list(comparisons(found, runtime_like(found.hello, packed), exported, packed))
+def compare(found: BoardProfile, exported: Exported, packed: bytes, line: Line) -> list[Comparison]:
+    """The plan for golden case 0, by this machine's copy of the runtime with the kernels and threads that were asked
+    for.
+    """
+    runtime = HostModel(packed, kernels=expected_kernels(found.hello, exported.profile, line), threads=line.threads)
+    return list(comparisons(found, runtime, exported, packed))
 
 
-def runtime_like(hello: Hello, packed: bytes) -> HostModel:
-    """This machine's runtime, with kernels that take memory and read weights as the board's do."""
-    if hello.kernels in ("c", "tiles"):
-        kernels = hello.kernels
-    else:
-        kernels = REARRANGED if hello.prepared else IN_PLACE
-    return HostModel(packed, kernels=kernels, threads=max(1, min(hello.workers, MOST_WORKERS)))
+def expected_kernels(hello: Hello, profile: Profile, line: Line) -> str:
+    """Those of this machine that take memory and read weights as the board's should."""
+    if line.kernels in ("c", "tiles"):
+        return line.kernels
+    expected = kernels_on(profile)
+    if line.kernels is not None or expected == FASTEST:  # a processor that this machine knows nothing of
+        return REARRANGED if hello.prepared else IN_PLACE
+    return expected
 
 
 def comparisons(found: BoardProfile, runtime: HostModel, exported: Exported, packed: bytes) -> Iterator[Comparison]:
@@ -63,11 +67,13 @@ def comparisons(found: BoardProfile, runtime: HostModel, exported: Exported, pac
     yield Comparison("rearranged weights", runtime.prepared_bytes, hello.prepared)
     yield Comparison("workspace, as the runtime states it", workspace, found.workspace_stated)
     yield Comparison("workspace, as it is used", workspace, found.workspace_used)
-    bound = PREPARED_STACK_BOUND if hello.prepared else STACK_BOUND
+    bound = PREPARED_STACK_BOUND if runtime.prepared_bytes else STACK_BOUND
     yield Comparison("stack of bfe_run", bound, found.stack_run, is_bound=True)
     yield Comparison("stack of bfe_open", bound, found.stack_open, is_bound=True)
-    if hello.stack.bytes:
-        yield Comparison("stack of the whole program", hello.stack.bytes, found.stack_total, is_bound=True)
+    program = recorded_program(exported.profile)
+    reserved = program.stack_bytes if program else hello.stack.bytes
+    if reserved:
+        yield Comparison("stack of the whole program", reserved, found.stack_total, is_bound=True)
     if exported.image_bytes is not None:
         image = exported.folder / FIRMWARE_IMAGE
         yield Comparison("flash", exported.image_bytes, image.stat().st_size if image.is_file() else None)
@@ -88,16 +94,15 @@ def energy_of(found: BoardProfile, exported: Exported, packed: bytes) -> tuple[A
     if not profile.memories:
         return ()
     result = plan(outline)
-    memories = {what: use.name for use in fit(profile, needs_of(outline), found.tile).memories for what in use.contents}
-    accounts = energy_accounts(
-        profile,
-        Moved(
-            expert_bytes=result.expert_bytes,
-            weights_read=found.model_bytes,
-            activations=found.activation_bytes,
-            multiply_adds=sum(result.multiply_adds.values()),
-        ),
-        weights_in=memories["workspace" if found.hello.prepared else "model"],
-        working_in=memories["workspace"],
+    where = {what: use.name for use in fit(profile, needs_of(outline), found.tile).memories for what in use.contents}
+    homes = Homes(where["model"], where["workspace"], where["workspace"] if found.hello.prepared else None)
+    moved = Moved(
+        expert_bytes=result.expert_bytes,
+        weights=weights_by_memory(found.model_bytes, outline, found.tile, homes),
+        weights_origin="counted",
+        activations=found.activation_bytes if found.note is None else None,  # else they are another processor's
+        activations_origin="counted",
+        multiply_adds=sum(result.multiply_adds.values()),
     )
+    accounts = energy_accounts(profile, moved, homes)
     return (*accounts, *energy_of_time(profile, found.milliseconds))

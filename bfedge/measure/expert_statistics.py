@@ -42,9 +42,9 @@ class TernaryError:
     """W is the same expert's matrix written out, W_base B(theta_i), with a scale of its own, and x = h"""
 
     @property
-    def saved(self) -> float:
-        """Share of the static error that the rotated basis avoids; negative if it adds to it"""
-        return 1 - self.rotated / self.static if self.static else 0.0
+    def saved(self) -> float | None:
+        """Share of the static error that the rotated basis avoids; negative if it adds to it; None without one"""
+        return 1 - self.rotated / self.static if self.static else None
 
 
 def output_similarity(outputs: Iterable[NDArray[np.floating]]) -> Matrix:

@@ -75,7 +75,7 @@ class LayerAnalysis:
     def entropy(self) -> float:
         """Of the shares, in bits; log2(experts) if all are used alike"""
         used = self.shares[self.shares > 0]
-        return float(-(used * np.log2(used)).sum())
+        return max(0.0, float(-(used * np.log2(used)).sum()))
 
     @property
     def load_balance(self) -> float:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import msgspec
 
 from bfedge.config import BOUNDS
-from bfedge.device.fit import largest_tile, needs_of
+from bfedge.device.fit import needs_of, place
 from bfedge.device.profile import Memory, Profile
 from bfedge.errors import BfedgeError
 from bfedge.packed.outline import Outline, with_experts
@@ -17,9 +17,7 @@ FORMAT_LIMIT = BOUNDS["experts"][1]
 
 @dataclass(frozen=True)
 class MostExperts:
-    """Of each layer, with at least one token at a time; 0 if the model does not fit with as few as top_k.
-    4,096 is as many as the format holds.
-    """
+    """Of each layer; 0 if the model does not fit with as few as top_k. 4,096 is as many as the format holds."""
 
     in_sram: int | None
     """With the packed file in SRAM, beside the workspace; None for boards whose memory is all DRAM"""
@@ -27,12 +25,14 @@ class MostExperts:
     """With weights used where the board keeps them: in flash, or in DRAM"""
 
 
-def most_experts(profile: Profile, outline: Outline) -> MostExperts | None:
-    """None for this machine, whose memory is not planned."""
+def most_experts(profile: Profile, outline: Outline, tile: int | None = None) -> MostExperts | None:
+    """With `tile` tokens at a time, 0 for all; None for at least one. Returns None for this machine, whose memory is
+    not planned.
+    """
     if not profile.memories:
         return None
     sram = in_sram_alone(profile)
-    return MostExperts(in_sram=search(sram, outline) if sram else None, on_board=search(profile, outline))
+    return MostExperts(in_sram=search(sram, outline, tile) if sram else None, on_board=search(profile, outline, tile))
 
 
 def in_sram_alone(profile: Profile) -> Profile | None:
@@ -45,13 +45,13 @@ def in_sram_alone(profile: Profile) -> Profile | None:
     return msgspec.structs.replace(profile, memories=memories) if memories else None
 
 
-def search(profile: Profile, outline: Outline) -> int:
+def search(profile: Profile, outline: Outline, tile: int | None) -> int:
     def fits(experts: int) -> bool:
         try:
             need = needs_of(with_experts(outline, experts))(profile)
         except BfedgeError:  # 4 GiB or more
             return False
-        return largest_tile(profile, need) is not None
+        return place(profile, need, 1 if tile is None else tile) is not None
 
     fewest = outline.shape.top_k
     if not fits(fewest):

@@ -45,7 +45,7 @@ def compare(found: ExpertAnalysis, standard: bool) -> list[Comparison]:
     after = found.mean(lambda layer: layer.after.peak if layer.after else None)
     kurtosis = found.mean(lambda layer: layer.before.kurtosis)
     rotated_kurtosis = found.mean(lambda layer: layer.after.kurtosis if layer.after else None)
-    saved = found.mean(lambda layer: 100 * layer.ternary_error.saved if layer.ternary_error else None)
+    saved = found.mean(lambda layer: percent(layer.ternary_error.saved) if layer.ternary_error else None)
     missing = "needs a checkpoint: a packed file does not have the weights before they were made ternary"
     return [
         *rows,
@@ -56,6 +56,10 @@ def compare(found: ExpertAnalysis, standard: bool) -> list[Comparison]:
         Comparison(MOE, "summary", "less ternary error than static", "97%", saved, less(saved, 97), "%",
                    missing if saved is None else ERRORS),
     ]  # fmt: skip
+
+
+def percent(share: float | None) -> float | None:
+    return None if share is None else 100 * share
 
 
 def less(value: float | None, other: float | None) -> float | None:

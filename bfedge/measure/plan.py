@@ -11,7 +11,7 @@ from bfedge.config import padded_width
 from bfedge.device.host import IN_PLACE, REARRANGED, PlannedModel
 from bfedge.lowered.model import Shape
 from bfedge.measure.work import multiply_adds
-from bfedge.packed.layout import Kind
+from bfedge.packed.layout import FIRST_OPTIONAL_KIND, Kind
 from bfedge.packed.outline import Outline
 
 PARTS: dict[str, tuple[Kind, ...]] = {
@@ -33,6 +33,7 @@ PARTS: dict[str, tuple[Kind, ...]] = {
     "labels": (Kind.labels,),
     "golden vectors": (Kind.golden_input, Kind.golden_output),
 }
+UNKNOWN = "optional sections that this bfedge does not know"
 EXPERT_PARTS = ("expert substrate", "expert angles")
 """What the papers call expert memory"""
 
@@ -120,9 +121,11 @@ def tile_sizes(tokens: int) -> Iterator[int]:
 
 def file_parts(outline: Outline) -> dict[str, int]:
     part_of = {kind: part for part, kinds in PARTS.items() for kind in kinds}
-    parts = dict.fromkeys(PARTS, 0)
+    parts = dict.fromkeys((*PARTS, UNKNOWN), 0)
     for section in outline.sections:
-        if section.kind in part_of:
+        if section.kind >= FIRST_OPTIONAL_KIND:
+            parts[UNKNOWN] += section.bytes
+        elif section.kind in part_of:
             parts[part_of[Kind(section.kind)]] += section.bytes
     parts["header, configuration and padding"] = outline.file_bytes - sum(parts.values())
     return {part: size for part, size in parts.items() if size}

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from bfedge.device.fit import REARRANGED_WEIGHTS, Fit, Need, fit, largest_tile, needs_of
+from bfedge.device.fit import REARRANGED_WEIGHTS, Fit, Need, fit, needs_of, place
 from bfedge.device.host import kernels_on
 from bfedge.device.profile import Memory, Profile
 from bfedge.errors import BfedgeError
 from bfedge.measure.counters import RealInput, experts_used
-from bfedge.measure.energy import Account, Moved, energy_accounts
+from bfedge.measure.energy import Account, Homes, Moved, energy_accounts, weights_by_memory
 from bfedge.measure.estimate import Estimate, Program, estimate, recorded_program
 from bfedge.measure.most_experts import MostExperts, most_experts
 from bfedge.measure.plan import Plan, tile_sizes
@@ -40,6 +41,8 @@ class TargetTile:
     workspace_bytes: int
     working_bytes: int
     """With image, logits, guard, and weights that are rearranged"""
+    memory: str | None
+    """Where they would lie; None if they do not fit, and on this machine"""
     fits: bool
 
 
@@ -70,7 +73,7 @@ class TargetPlan:
     estimate: Estimate | None
     """Executed instructions, and bytes of activations; None for boards that none were counted for"""
     milliseconds: float | None
-    """Estimated from the board's measured rate; None without one"""
+    """Estimated from the board's measured rate; None without one, and without instructions of such a processor"""
     rate_source: str | None
     energy: tuple[Account, ...] = field(default=())
 
@@ -109,14 +112,15 @@ def plan_target(
         read = model_bytes(outline, in_place, chosen, used)
     estimated = estimate(outline, profile, chosen, used)
     memories = memory_plans(profile, need, chosen, fitted)
+    is_boards_own = estimated is not None and estimated.note is None
     rate = profile.cpu.instructions_per_s
-    most = most_experts(profile, outline)
+    most = most_experts(profile, outline, tile)
     return TargetPlan(
         target=profile.name,
         title=profile.title,
         fits=fitted is not None,
         problem=problem.message if problem else None,
-        hint=way_out(problem, most) if problem else None,
+        hint=way_out(problem, most, outline.shape.experts) if problem else None,
         kernels=kernels_on(profile),
         tile=chosen,
         workspace_bytes=need.workspace_of(chosen),
@@ -127,21 +131,21 @@ def plan_target(
         weights_read=tuple(read),
         routing="counted" if real else "even",
         estimate=estimated,
-        milliseconds=1000 * estimated.instructions / rate.value if estimated and rate else None,
+        milliseconds=1000 * estimated.instructions / rate.value if estimated and is_boards_own and rate else None,
         rate_source=rate.source if rate else None,
-        energy=energy_of(profile, plan, memories, in_place, sum(s.model_bytes for s in read), estimated),
+        energy=energy_of(profile, outline, plan, memories, chosen, read, real is not None, estimated),
     )
 
 
-def way_out(problem: BfedgeError, most: MostExperts | None) -> str | None:
-    fewer = f"with {most.on_board} experts it would fit" if most and most.on_board else None
+def way_out(problem: BfedgeError, most: MostExperts | None, experts: int) -> str | None:
+    fewer = f"with {most.on_board} experts it would fit" if most and 0 < most.on_board < experts else None
     return "; ".join(filter(None, (problem.hint, fewer))) or None
 
 
 def target_tile(profile: Profile, need: Need, tile: int) -> TargetTile:
-    largest = largest_tile(profile, need)
-    fits = largest is not None and (largest == 0 or 0 < tile <= largest)
-    return TargetTile(tile, need.workspace_of(tile), need.working(tile), fits)
+    uses = place(profile, need, tile)
+    memory = next((use.name for use in uses or () if "workspace" in use.contents), None)
+    return TargetTile(tile, need.workspace_of(tile), need.working(tile), memory, uses is not None)
 
 
 def memory_plans(profile: Profile, need: Need, tile: int, fitted: Fit | None) -> tuple[MemoryPlan, ...]:
@@ -169,23 +173,26 @@ def memory_plans(profile: Profile, need: Need, tile: int, fitted: Fit | None) ->
 
 def energy_of(
     profile: Profile,
+    outline: Outline,
     plan: Plan,
     memories: tuple[MemoryPlan, ...],
-    in_place: bool,
-    weights_read: int,
+    tile: int,
+    read: Sequence[StageBytes],
+    counted: bool,
     estimated: Estimate | None,
 ) -> tuple[Account, ...]:
     if not memories:
         return ()
     where = {what: memory.name for memory in memories for what in memory.contents}
-    return energy_accounts(
-        profile,
-        Moved(
-            expert_bytes=plan.expert_bytes,
-            weights_read=weights_read,
-            activations=estimated.activation_bytes if estimated else None,
-            multiply_adds=sum(plan.multiply_adds.values()),
-        ),
-        weights_in=where["model" if in_place else REARRANGED_WEIGHTS],
-        working_in=where["workspace"],
+    homes = Homes(where["model"], where["workspace"], where.get(REARRANGED_WEIGHTS))
+    # What an emulated machine without the board's instructions moves is not what the board would.
+    activations = estimated.activation_bytes if estimated and estimated.note is None else None
+    moved = Moved(
+        expert_bytes=plan.expert_bytes,
+        weights=weights_by_memory(sum(stage.model_bytes for stage in read), outline, tile, homes),
+        weights_origin="counted" if counted else "even routing",
+        activations=activations,
+        activations_origin="estimated",
+        multiply_adds=sum(plan.multiply_adds.values()),
     )
+    return energy_accounts(profile, moved, homes)

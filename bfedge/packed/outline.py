@@ -85,6 +85,26 @@ def with_experts(plan: Outline, experts: int) -> Outline:
     return lay_out(shape, [*resized, *plan.sections[len(required) :]])
 
 
+def in_base3(plan: Outline) -> Outline:
+    """The same file with all trits five a byte."""
+
+    def repacked(s: SectionEntry) -> SectionEntry:
+        if s.encoding != Encoding.trits2:
+            return s
+        size = section_bytes(Encoding.trits3, s.rows, s.columns)
+        return dataclasses.replace(s, encoding=Encoding.trits3, bytes=size)
+
+    return lay_out(plan.shape, map(repacked, plan.sections))
+
+
+def with_golden(plan: Outline, cases: int) -> Outline:
+    """The same file with this many golden vectors."""
+    kept = (s for s in plan.sections if s.kind not in (Kind.golden_input, Kind.golden_output))
+    golden = golden_sections(plan.shape, cases) if cases else ()
+    sections = sorted([*kept, *golden], key=lambda s: s.kind if s.kind >= Kind.labels else 0)
+    return lay_out(plan.shape, sections)
+
+
 def sized(want: Expected, encoding: Encoding, previous: Encoding) -> SectionEntry:
     """A section without its offset; `previous` is the encoding of the one before it."""
     columns = 1 if want.scale_of_previous and previous != Encoding.int8 else want.columns
@@ -107,13 +127,16 @@ def planned_sections(
     if labels_bytes:
         yield SectionEntry(Kind.labels, NO_BLOCK, Encoding.bytes, 0, labels_bytes, labels_bytes, 1)
     if golden_cases:
-        pixels = int(np.prod(shape.image_shape))
-        for kind, encoding, values in (
-            (Kind.golden_input, Encoding.bytes, pixels),
-            (Kind.golden_output, Encoding.f32, shape.classes),
-        ):
-            size = section_bytes(encoding, golden_cases, values)
-            yield SectionEntry(kind, NO_BLOCK, encoding, 0, size, golden_cases, values)
+        yield from golden_sections(shape, golden_cases)
+
+
+def golden_sections(shape: Shape, cases: int) -> Iterator[SectionEntry]:
+    pixels = int(np.prod(shape.image_shape))
+    for kind, encoding, values in (
+        (Kind.golden_input, Encoding.bytes, pixels),
+        (Kind.golden_output, Encoding.f32, shape.classes),
+    ):
+        yield SectionEntry(kind, NO_BLOCK, encoding, 0, section_bytes(encoding, cases, values), cases, values)
 
 
 def lay_out(shape: Shape, sections: Iterable[SectionEntry]) -> Outline:

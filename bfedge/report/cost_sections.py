@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from bfedge.measure.against_plan import Comparison
-from bfedge.measure.energy import Account
+from bfedge.measure.energy import Account, EnergyPart
 from bfedge.measure.target_plan import TargetPlan
 from bfedge.report.board_sections import by_size, tokens_at_once
 from bfedge.report.data import Fact, Measured, MeasuredStage, Report
@@ -56,7 +56,7 @@ def energy_view(board: TargetPlan) -> dict[str, Any]:
         "numbers": [
             (
                 f"{account.name}: {part.what}, {part.where}",
-                f"{count(part.amount) if part.unit != 'ms' else digits(part.amount)} {part.unit}",
+                amount_of(part),
                 "n/a" if part.pj_per_unit is None else f"{part.pj_per_unit:g}",
                 energy(part.millijoules),
             )
@@ -65,6 +65,13 @@ def energy_view(board: TargetPlan) -> dict[str, Any]:
         ],
         "sources": energy_sources(board.energy),
     }
+
+
+def amount_of(part: EnergyPart) -> str:
+    if part.amount is None:
+        return f"n/a {part.unit}"
+    number = digits(part.amount) if part.unit == "ms" else count(round(part.amount))
+    return f"{number} {part.unit}, {part.origin}"
 
 
 def energy_sources(accounts: Sequence[Account]) -> list[Fact]:
