@@ -186,14 +186,12 @@ def test_the_clock_counts_every_cycle_for_days(tmp_path: Path) -> None:
     """The cycle counter itself is round every 18 seconds."""
     runtime = runtime_sources()
     port = runtime / "ports" / "esp_idf"
-    library = tmp_path / "device.so"
-    sources = [port / "platform.c", STUBS / "stubs.c", *(runtime / "app").glob("*.c"), *(runtime / "src").rglob("*.c")]
+    library, nothing = tmp_path / "device.so", tmp_path / "nothing.c"
+    nothing.write_text("int bfd_serve(void) { return 0; }\n")  # in place of the device program
+    sources = [port / "platform.c", STUBS / "stubs.c", nothing]
     includes = [f"-I{folder}" for folder in (STUBS / "include", *(runtime / d for d in ("app", "src", "include")))]
-    subprocess.run(
-        ["gcc", "-O1", "-shared", "-fPIC", *includes, *map(str, sources), "-o", str(library), "-lpthread"],
-        check=True,
-        timeout=120,
-    )
+    command = ["gcc", "-O1", "-shared", "-fPIC", *includes, *map(str, sources), "-o", str(library), "-lpthread"]
+    subprocess.run(command, check=True, timeout=120)
     device = ctypes.CDLL(str(library))
     device.bfd_ticks.restype = ctypes.c_uint64
     now = ctypes.c_uint64.in_dll(device, "stub_cycles")
