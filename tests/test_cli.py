@@ -282,7 +282,7 @@ def test_no_verb_shows_the_help(run: Run) -> None:
     assert "error: Usage" not in result.err
 
 
-def test_a_pickle_that_would_run_code(workplace: Path) -> None:
+def test_a_pickle_that_would_run_code(workplace: Path, run: Run) -> None:
     import pickle
 
     class Bomb:
@@ -294,7 +294,7 @@ def test_a_pickle_that_would_run_code(workplace: Path) -> None:
             (workplace / name).write_bytes(pickle.dumps({"state_dict": Bomb()}, 2 * number))
         else:
             torch.save({"state_dict": Bomb()}, workplace / name)
-        complaint(program("plan", name), re.escape(name))
+        complaint(run("plan", name), re.escape(name))
         assert not (workplace / "canary").exists()
 
 
