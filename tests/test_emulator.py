@@ -27,6 +27,7 @@ from bfedge.device.emulator import emulator_command, emulator_version, explain_e
 from bfedge.device.firmware import build_firmware
 from bfedge.device.profile import Emulate, Profile, load_profile
 from bfedge.errors import BfedgeError
+from bfedge.files import cache_folder
 from bfedge.packed.golden import golden_vectors
 from bfedge.packed.writer import pack
 from tests.random_models import random_images, random_lowered
@@ -470,6 +471,7 @@ def device_program(board: str, model: bytes, folder: Path) -> Path:
         board=profile.name,
         compiler=found.compiler,
         target_flags=(*found.target, *found.cpu),
+        objects=cache_folder() / "objects",
     )
     return program
 
