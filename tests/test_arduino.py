@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bfedge.device.compiler import runtime_sources
 from bfedge.device.host import IN_PLACE, HostModel
 from bfedge.device.profile import load_profile
 from bfedge.export.arduino import write_library
 from bfedge.lowered import reference
 from bfedge.packed.golden import golden_vectors
 from bfedge.packed.writer import pack
+from tests.plain_runtime import copy_without_x86_kernels
 from tests.random_models import random_images, random_lowered
 
 CORE = Path(__file__).parent / "arduino_core"
@@ -100,9 +100,11 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def make_library(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    runtime = copy_without_x86_kernels(tmp_path_factory.mktemp("plain"))
+
     def make(packed: bytes, tile: int = 0) -> Path:
         folder = tmp_path_factory.mktemp("arduino") / "bfedge"
-        write_library(folder, runtime_sources(), packed, load_profile("nano33-ble"), tile)
+        write_library(folder, runtime, packed, load_profile("nano33-ble"), tile)
         return folder
 
     return make

@@ -30,6 +30,7 @@ from bfedge.errors import BfedgeError
 from bfedge.files import cache_folder
 from bfedge.packed.golden import golden_vectors
 from bfedge.packed.writer import pack
+from tests.plain_runtime import copy_without_x86_kernels
 from tests.random_models import random_images, random_lowered
 
 MARKS = """
@@ -479,16 +480,6 @@ def device_program(board: str, model: bytes, folder: Path) -> Path:
 def run_device_program(emulator: str, cpu: str, program: Path, model: Path) -> subprocess.CompletedProcess[str]:
     command = [emulator, "-cpu", cpu, str(program), str(model), "1 hello"]
     return subprocess.run(command, capture_output=True, text=True, timeout=60)
-
-
-def copy_without_x86_kernels(folder: Path) -> Path:
-    """The runtime's sources as on a processor that has plain C only: the others take most of the time to compile."""
-    copy = Path(shutil.copytree(runtime_sources(), folder / "runtime"))
-    switch = "#define BFE_HAS_X86_KERNELS 1"
-    headers = [header for header in (copy / "src").rglob("*.h") if switch in header.read_text()]
-    assert len(headers) == 1
-    headers[0].write_text(headers[0].read_text().replace(switch, ""))
-    return copy
 
 
 @pytest.mark.slow

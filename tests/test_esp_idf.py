@@ -33,6 +33,7 @@ from bfedge.errors import BfedgeError
 from bfedge.export.esp_idf import MODEL_PARTITION, build_project, plan_partitions, write_project
 from bfedge.packed.golden import golden_vectors
 from bfedge.packed.writer import pack
+from tests.plain_runtime import copy_without_x86_kernels
 from tests.random_models import random_images, random_lowered
 
 STUBS = Path(__file__).parent / "esp_idf_stubs"
@@ -66,7 +67,7 @@ def board(**sizes: int) -> Profile:
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project, exported and built."""
     folder = tmp_path_factory.mktemp("esp") / "project"
-    write_project(folder, board(), packed_model(3), runtime_sources())
+    write_project(folder, board(), packed_model(3), copy_without_x86_kernels(folder.parent))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("IDF_PATH", str(STUBS))
         build_project(folder)
