@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from pyocd.core.exceptions import TransferFaultError
@@ -238,6 +239,9 @@ class SimulatedProbe(DebugProbe):
 def shared_probe(chip: Chip) -> Iterator[str]:
     """The probe behind pyocd's own server; yields the id under which pyocd finds it."""
     server = DebugProbeServer(Session(None), SimulatedProbe(chip), port=0, serve_local_only=True)
+    server._server.serve_forever = partial(
+        server._server.serve_forever, poll_interval=0.02
+    )  # it ends half a second late
     server.start()
     try:
         yield f"remote:localhost:{server._server.server_address[1]}"

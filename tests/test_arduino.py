@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -15,13 +16,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bfedge.device.compiler import runtime_sources
 from bfedge.device.host import IN_PLACE, HostModel
 from bfedge.device.profile import load_profile
 from bfedge.export.arduino import write_library
 from bfedge.lowered import reference
 from bfedge.packed.golden import golden_vectors
 from bfedge.packed.writer import pack
+from tests.plain_runtime import copy_without_x86_kernels
 from tests.random_models import random_images, random_lowered
 
 CORE = Path(__file__).parent / "arduino_core"
@@ -47,23 +48,29 @@ def run(command: list[str], **more: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=300, **more)
 
 
-def compile_all(sources: list[Path], prefix: str, flags: tuple[str, ...], includes: list[Path], out: Path) -> list[str]:
-    """Every C and C++ file on its own, with these include folders and no others."""
-    out.mkdir(exist_ok=True)
-    objects = []
+def compile_all(
+    sources: list[Path], prefix: str, flags: tuple[str, ...], includes: list[Path], objects: Path
+) -> list[str]:
+    """Every C and C++ file on its own, with these include folders and no others, unless the same text has been compiled
+    to `objects` already: libraries differ in their models only.
+    """
+    found = []
     for source in sources:
-        target = out / f"{source.name}.o"
         is_c = source.suffix == ".c"
         command = [prefix + ("gcc" if is_c else "g++"), "-std=gnu11" if is_c else "-std=gnu++14", *flags]
         command += [] if is_c else ["-fno-rtti", "-fno-exceptions", "-fno-threadsafe-statics"]
-        command += [f"-I{folder}" for folder in includes]
-        result = run([*command, "-c", str(source), "-o", str(target)])
-        assert result.returncode == 0, result.stderr
-        objects.append(str(target))
-    return objects
+        search = [f"-I{folder}" for folder in includes]
+        text = run([*command, *search, "-E", "-P", str(source)]).stdout
+        key = hashlib.sha256("\0".join((*command, source.name, text)).encode()).hexdigest()
+        target = objects / f"{key[:16]}-{source.name}.o"
+        if not target.exists():
+            result = run([*command, *search, "-c", str(source), "-o", str(target)])
+            assert result.returncode == 0, result.stderr
+        found.append(str(target))
+    return found
 
 
-def build_sketch(library: Path, sketch: str, folder: Path, on_host: bool) -> list[str]:
+def build_sketch(library: Path, sketch: str, folder: Path, on_host: bool, objects: Path) -> list[str]:
     """The sketch with the library and the stand-in for the board's core; returns the command that runs it."""
     prefix, flags = ("", HOST) if on_host else ("arm-none-eabi-", NANO_33_BLE)
     library_sources = sorted([*(library / "src").rglob("*.c"), *(library / "src").rglob("*.cpp")])
@@ -72,12 +79,12 @@ def build_sketch(library: Path, sketch: str, folder: Path, on_host: bool) -> lis
     ino = library / "examples" / sketch / f"{sketch}.ino"
     converted = folder / f"{sketch}.ino.cpp"
     converted.write_text(f'#include <Arduino.h>\n#line 1 "{ino}"\n{ino.read_text()}')
-    objects = compile_all(library_sources, prefix, flags, [CORE, library / "src"], folder / "library")
-    objects += compile_all([converted], prefix, flags, [CORE, library / "src"], folder / "sketch")
-    objects += compile_all([CORE / "core.cpp", console], prefix, flags, [CORE], folder / "core")
+    compiled = compile_all(library_sources, prefix, flags, [CORE, library / "src"], objects)
+    compiled += compile_all([converted], prefix, flags, [CORE, library / "src"], objects)
+    compiled += compile_all([CORE / "core.cpp", console], prefix, flags, [CORE], objects)
     program = folder / "sketch.elf"
     link = [] if on_host else ["-nostartfiles", "--specs=nano.specs", "-T", str(CORE / "cortex_m4.ld")]
-    result = run([f"{prefix}gcc", *flags, "-Wl,--gc-sections", *link, *objects, "-o", str(program)])
+    result = run([f"{prefix}gcc", *flags, "-Wl,--gc-sections", *link, *compiled, "-o", str(program)])
     assert result.returncode == 0, result.stderr
     if on_host:
         return [str(program)]
@@ -86,10 +93,18 @@ def build_sketch(library: Path, sketch: str, folder: Path, on_host: bool) -> lis
 
 
 @pytest.fixture(scope="module")
+def objects(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Compiled files that the tests share."""
+    return tmp_path_factory.mktemp("objects")
+
+
+@pytest.fixture(scope="module")
 def make_library(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    runtime = copy_without_x86_kernels(tmp_path_factory.mktemp("plain"))
+
     def make(packed: bytes, tile: int = 0) -> Path:
         folder = tmp_path_factory.mktemp("arduino") / "bfedge"
-        write_library(folder, runtime_sources(), packed, load_profile("nano33-ble"), tile)
+        write_library(folder, runtime, packed, load_profile("nano33-ble"), tile)
         return folder
 
     return make
@@ -125,12 +140,12 @@ def answers(output: str) -> Iterator[dict[str, Any]]:
 @pytest.mark.parametrize("seed", [4, 7])
 @pytest.mark.parametrize("on_host", [pytest.param(False, marks=needs_cortex_m4), True], ids=["cortex-m4", "host"])
 def test_the_device_sketch_answers_with_the_reference_bits(
-    make_library: Callable[..., Path], tmp_path: Path, seed: int, on_host: bool
+    make_library: Callable[..., Path], objects: Path, tmp_path: Path, seed: int, on_host: bool
 ) -> None:
     packed = packed_model(seed)
     model = random_lowered(seed)
     images = random_images(model, CASES + 1, seed + 100)
-    command = build_sketch(make_library(packed), "Device", tmp_path / "build", on_host)
+    command = build_sketch(make_library(packed), "Device", tmp_path / "build", on_host, objects)
     lines = ["1 hello", *(f"{10 + case} golden {case} 0" for case in range(CASES)), "20 profile 0 1"]
     lines += [f"{30 + i} image 0 {image.tobytes().hex()}" for i, image in enumerate(images)]
     result = run(command, input="\n".join([*lines, "99 quit", ""]))
@@ -163,12 +178,14 @@ def test_the_device_sketch_answers_with_the_reference_bits(
 @pytest.mark.slow
 @pytest.mark.parametrize("on_host", [pytest.param(False, marks=needs_cortex_m4), True], ids=["cortex-m4", "host"])
 def test_the_classify_sketch_compares_every_golden_case(
-    make_library: Callable[..., Path], tmp_path: Path, on_host: bool
+    make_library: Callable[..., Path], objects: Path, tmp_path: Path, on_host: bool
 ) -> None:
     """The last bit of one expected logit is wrong, and the sketch says so of that case only."""
     model = random_lowered(5)
     images = random_images(model, CASES, 5)
-    command = build_sketch(make_library(packed_model(5, wrong_case=1), 1), "Classify", tmp_path / "build", on_host)
+    command = build_sketch(
+        make_library(packed_model(5, wrong_case=1), 1), "Classify", tmp_path / "build", on_host, objects
+    )
     result = run(command)
     assert result.returncode == 0, result.stdout + result.stderr
     found = re.findall(r"case (\d+): class (\d+).*?, (equal|DIFFERENT), \d+ us", result.stdout)
@@ -183,12 +200,12 @@ def test_the_classify_sketch_compares_every_golden_case(
 
 @pytest.mark.slow
 def test_the_device_sketch_has_memory_for_the_tile_and_no_larger_one(
-    make_library: Callable[..., Path], tmp_path: Path
+    make_library: Callable[..., Path], objects: Path, tmp_path: Path
 ) -> None:
     packed = packed_model(4)
     runtime = HostModel(packed, kernels=IN_PLACE)
     assert runtime.arena_bytes(0) > runtime.arena_bytes(1)
-    command = build_sketch(make_library(packed, 1), "Device", tmp_path / "build", on_host=True)
+    command = build_sketch(make_library(packed, 1), "Device", tmp_path / "build", True, objects)
     result = run(command, input="1 golden 0 1\n2 golden 0 0\n3 quit\n")
     by_id = {answer["id"]: answer for answer in answers(result.stdout)}
     assert by_id[1]["differing"] == 0
@@ -199,9 +216,9 @@ def test_the_device_sketch_has_memory_for_the_tile_and_no_larger_one(
 
 @pytest.mark.slow
 @needs_cortex_m4
-def test_the_core_s_flags_fuse_nothing_in_the_library(library: Path, tmp_path: Path) -> None:
+def test_the_core_s_flags_fuse_nothing_in_the_library(library: Path, objects: Path) -> None:
     sources = sorted((library / "src").rglob("*.c"))
-    for file in compile_all(sources, "arm-none-eabi-", NANO_33_BLE, [library / "src"], tmp_path / "o"):
+    for file in compile_all(sources, "arm-none-eabi-", NANO_33_BLE, [library / "src"], objects):
         assert not re.search(r"\bvfn?m[as]", run(["arm-none-eabi-objdump", "-d", file]).stdout), file
 
 

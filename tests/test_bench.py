@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -291,6 +292,7 @@ def test_ctrl_c_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path:
 def test_all_parts_in_one_run(run: Run, small: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(bench_layers, "EXPERTS", (8,))
     monkeypatch.setattr(bench_model, "EXPERTS", (8,))
+    monkeypatch.setattr(bench_model, "cifar_shape", partial(cifar_shape, layers=2))  # each is compiled by torch
     status, shown, words = run("--rounds", 3, "--out", tmp_path / "run.json", "--chart", tmp_path / "chart.svg")
     assert status == 0, words
     found = json.loads((tmp_path / "run.json").read_text())

@@ -27,8 +27,10 @@ from bfedge.device.emulator import emulator_command, emulator_version, explain_e
 from bfedge.device.firmware import build_firmware
 from bfedge.device.profile import Emulate, Profile, load_profile
 from bfedge.errors import BfedgeError
+from bfedge.files import cache_folder
 from bfedge.packed.golden import golden_vectors
 from bfedge.packed.writer import pack
+from tests.plain_runtime import copy_without_x86_kernels
 from tests.random_models import random_images, random_lowered
 
 MARKS = """
@@ -470,6 +472,7 @@ def device_program(board: str, model: bytes, folder: Path) -> Path:
         board=profile.name,
         compiler=found.compiler,
         target_flags=(*found.target, *found.cpu),
+        objects=cache_folder() / "objects",
     )
     return program
 
@@ -507,7 +510,8 @@ def test_a_device_program_for_a_newer_pc_says_what_is_missing_and_no_other_does(
     program, model = tmp_path / "program", tmp_path / "model.bfe"
     model.touch()
     command = f"{sys.executable} -m ziglang cc" if compiler == "zig" else "gcc"
-    compile_program(TargetCompiler(find_compiler(command), target, cpu), runtime_sources(), program, "host")
+    newer = TargetCompiler(find_compiler(command), target, cpu)
+    compile_program(newer, copy_without_x86_kernels(tmp_path), program, "host")
     result = run_device_program("qemu-x86_64", fails_on, program, model)
     assert result.returncode == 132
     answer = json.loads(result.stdout)

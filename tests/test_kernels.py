@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -13,17 +14,22 @@ from bfedge.device.compiler import compile_program, find_target_compiler, runtim
 from bfedge.device.host import IN_PLACE, REARRANGED, HostModel, aligned_buffer, usable_kernels
 from bfedge.device.profile import load_profile
 from bfedge.errors import BfedgeError
-from bfedge.packed.golden import golden_vectors
+from bfedge.packed.golden import Golden, golden_vectors
 from bfedge.packed.writer import pack
 from tests.random_models import random_images, random_lowered
 
 RANDOM_MODELS = 40
 
 
-def check_bits(seed: int, kernels: str, tile: int, threads: int) -> None:
+@cache
+def packed_with_golden(seed: int) -> tuple[bytes, Golden]:
     model = random_lowered(seed)
-    golden = golden_vectors(model, random_images(model, 3, seed))
-    runtime = HostModel(pack(model), kernels=kernels, threads=threads)
+    return pack(model), golden_vectors(model, random_images(model, 3, seed))
+
+
+def check_bits(seed: int, kernels: str, tile: int, threads: int) -> None:
+    packed, golden = packed_with_golden(seed)
+    runtime = HostModel(packed, kernels=kernels, threads=threads)
     for image, expected in zip(golden.inputs, golden.outputs, strict=True):
         assert runtime.run(image, tile).tobytes() == expected.tobytes()
 
@@ -57,9 +63,9 @@ def test_wider_models_too(kernels: str) -> None:
 def test_the_workspace_is_what_is_used_and_not_a_byte_more(kernels: str, threads: int) -> None:
     """As the device program measures it: what a run has changed of two colours."""
     for seed in range(12):
-        model = random_lowered(seed)
-        image = random_images(model, 3, seed)[2]
-        runtime = HostModel(pack(model), kernels=kernels, threads=threads)
+        packed, golden = packed_with_golden(seed)
+        image = golden.inputs[2]
+        runtime = HostModel(packed, kernels=kernels, threads=threads)
         for tile in (0, 1, 3):
             stated = runtime.workspace_bytes(tile)
             used = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -15,9 +16,33 @@ from bfedge.device.exchange import BoardRefusalError
 from bfedge.device.protocol import Profile, Result, Stage
 from bfedge.device.session import Session
 from bfedge.errors import BfedgeError
-from tests.boards import scripted
+from tests.boards import in_process, scripted
 from tests.boards.in_process import InProcess
 from tests.boards.scripted import IMAGE_BYTES, LOGITS, Board
+
+
+class Clock:
+    """In place of the module `time`: nobody waits, and yet time passes, a little with every look at the clock."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        self.now += 1e-5
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture(scope="module", autouse=True)
+def clock() -> Iterator[None]:
+    clock = Clock()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exchange, "time", clock)
+        patch.setattr(in_process, "time", clock)
+        yield
+
 
 IMAGE = np.arange(IMAGE_BYTES, dtype=np.uint8).reshape(2, 2, 3)
 SHORT = 0.4  # seconds

@@ -1,8 +1,11 @@
-"""The exported program under the sanitizers: it reads only the file and its workspace, whatever the file says."""
+"""The C tests, and the exported program, under the sanitizers: it reads only the file and its workspace, whatever the
+file says.
+"""
 
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -10,12 +13,27 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bfedge.device.compiler import runtime_sources
 from bfedge.device.host import HostModel
 from bfedge.lowered import reference
 from bfedge.packed.golden import golden_vectors
 from bfedge.packed.validate import BadFileError, validate
 from bfedge.packed.writer import pack, with_checksum
 from tests.random_models import random_images, random_lowered
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("cmake") or not shutil.which("ninja"), reason="needs cmake and ninja")
+def test_the_c_tests_pass(tmp_path: Path) -> None:
+    flags = ["-DCMAKE_C_FLAGS=-fsanitize=address,undefined -fno-sanitize-recover=all", "-DCMAKE_C_FLAGS_RELEASE=-O1"]
+    for command in (
+        ["cmake", "-S", runtime_sources(), "-B", tmp_path, "-G", "Ninja", *flags],
+        ["cmake", "--build", tmp_path],
+        ["ctest", "--test-dir", tmp_path, "--output-on-failure", "--parallel", "2"],
+    ):
+        result = subprocess.run(command, capture_output=True, text=True, timeout=600)
+        assert result.returncode == 0, result.stdout + result.stderr
+    assert "100% tests passed" in result.stdout
 
 
 def start(program: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
