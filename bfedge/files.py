@@ -14,18 +14,24 @@ from bfedge.errors import BfedgeError
 
 def write_atomically(path: Path, write: Callable[[str], object]) -> None:
     """Lets `write` fill a temporary file in the same folder and renames it to `path`; on failure nothing is
-    left behind.
+    left behind. A link stays one, and what is no file (a device, a pipe) is written to.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        target = Path(os.path.realpath(path))
+        is_stream = target.exists() and not (target.is_file() or target.is_dir())
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=None if is_stream else target.parent)
         os.close(handle)
-    except OSError as problem:
-        raise BfedgeError(f"cannot write `{path}`: {problem.strerror}") from None
+    except (OSError, ValueError) as problem:
+        raise BfedgeError(f"cannot write `{path}`: {getattr(problem, 'strerror', problem)}") from None
     try:
         write(temporary)
+        if is_stream:
+            with open(temporary, "rb") as source, open(target, "wb") as stream:
+                shutil.copyfileobj(source, stream)
+            return
         os.chmod(temporary, 0o666 & ~current_umask())
-        os.replace(temporary, path)
+        os.replace(temporary, target)
     except OSError as problem:
         raise BfedgeError(f"cannot write `{path}`: {problem.strerror or problem}") from None
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,24 +100,34 @@ def read_classes(
 
 
 def read_image(file: Path, size: tuple[int, int], channels: int) -> NDArray[np.uint8]:
-    """One image [height, width, channels]. Raises BfedgeError if it cannot be decoded whole."""
+    """One image [height, width, channels] of 8 or 16 bits a channel, upright as its EXIF data says. Raises BfedgeError
+    if it cannot be decoded whole.
+    """
     try:
-        from PIL import Image
+        from PIL import Image, ImageOps
     except ImportError:
         raise BfedgeError("reading images needs Pillow", 'pip install "bfedge[train]" installs it') from None
     if channels not in (1, 3):
         raise BfedgeError(f"image files give 1 (grey) or 3 (RGB) channels, the model has {channels}")
     try:
-        with warnings.catch_warnings(), Image.open(file) as image:
+        with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            pixels = np.asarray(
-                image.convert("L" if channels == 1 else "RGB").resize((size[1], size[0]), Image.Resampling.BILINEAR)
-            )
+            with Image.open(file) as opened:
+                image = ImageOps.exif_transpose(opened)
+                if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+                    image = Image.fromarray(eight_bits(np.asarray(image)))
+                grey_or_colour = image.convert("L" if channels == 1 else "RGB")
+                pixels = np.asarray(grey_or_colour.resize((size[1], size[0]), Image.Resampling.BILINEAR))
     except Exception as problem:  # Pillow's decoders raise many kinds
-        raise BfedgeError(
-            f"cannot read the image `{file}`: {problem}", "remove it, or replace it by a whole one"
-        ) from None
+        raise BfedgeError(f"cannot read the image `{file}`: {problem}", "replace it by a whole one") from None
     return pixels.reshape(size[0], size[1], channels)
+
+
+def eight_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
+    """Grey of 16 bits. Pillow would cut it off at 255. Raises ValueError for values of any other range."""
+    if values.dtype.kind == "f" or values.min() < 0 or values.max() > 65535:
+        raise ValueError("its values are not of 8 or 16 bits")
+    return np.round(values / 257).astype(np.uint8)
 
 
 def split(images: NDArray[np.uint8], targets: NDArray[np.int64], labels: tuple[str, ...]) -> DataSet:
