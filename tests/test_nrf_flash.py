@@ -556,6 +556,13 @@ def test_a_uf2_file_for_another_chip_is_refused(exported: Exported, drive: Path)
     assert list(drive.iterdir()) == []
 
 
+def test_an_export_that_does_not_fit_behind_a_uf2_bootloader_says_so(exported: Exported, drive: Path) -> None:
+    (exported.folder / "firmware.uf2").unlink()
+    with pytest.raises(BfedgeError, match="this export has no firmware.uf2: behind a UF2 bootloader"):
+        flash(seal(exported.folder), tool="uf2")
+    assert list(drive.iterdir()) == []
+
+
 def test_drives_are_found_by_their_information(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     for name in ("A", "B"):

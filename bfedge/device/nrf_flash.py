@@ -259,6 +259,11 @@ def find_drives() -> list[Path]:
 
 def flash_by_drive(exported: Exported, progress: Progress) -> dict[str, Any]:
     """Copies the .uf2 to the drive, whose bootloader writes it to flash and restarts."""
+    if UF2 not in exported.files:
+        raise BfedgeError(
+            f"this export has no {UF2}: behind a UF2 bootloader, which is larger than Arduino's, it does not fit",
+            "flash it with a debug probe or by Arduino's bootloader",
+        )
     image = read_image(exported, UF2)
     drives = find_drives()
     if not drives:
