@@ -9,30 +9,35 @@ from __future__ import annotations
 
 import argparse
 import functools
+import math
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 import msgspec
 import numpy as np
 
-from bfedge.device.compiler import compile_program, runtime_sources
+from bfedge.device import counts
+from bfedge.device.compiler import Compiler, compile_program, runtime_sources
 from bfedge.device.counts import Region, count_arguments, read_regions
 from bfedge.device.emulator import emulator_command, emulator_version, explain_exit, find_emulator
-from bfedge.device.firmware import open_elf, read_firmware
+from bfedge.device.firmware import Firmware, build_firmware, find_xtensa_compiler, open_elf
 from bfedge.device.profile import Profile, known_profiles, load_profile, profile_folder
 from bfedge.device.session import Session
 from bfedge.device.transport import ProcessTransport
-from bfedge.measure.estimate import RECORD, Costs, Program, Record, recorded, total
+from bfedge.export.ports import ARDUINO_APP_OFFSET
+from bfedge.files import cache_folder
+from bfedge.measure.estimate import RECORD, Costs, Program, Record, recorded, sizes_of, total
 from bfedge.measure.operations import KERNELS_IN_PLACE, Operations, operations
 from bfedge.measure.work import COLUMN_BLOCK, Stage, experts_used, model_bytes, stages
 from bfedge.packed.layout import Encoding
 from bfedge.packed.outline import Outline, outline_of
 from tests import counting
 from tests.instructions import Subject
-from tests.samples import Sample, fitted_samples, held_out_samples
+from tests.samples import FIRMWARE, LINUX, Limits, Sample, fitted_samples, held_out_samples
 
 UPDATE = "python -m tests.estimates --update"
 SHF_WRITE, SHF_ALLOC = 1, 2
@@ -84,19 +89,28 @@ def never_loaded(stage: Stage) -> int:
     return sum(p.times * 16 * -(-p.columns // COLUMN_BLOCK) * COLUMN_BLOCK for p in padded)
 
 
+def limits_of(profile: Profile) -> Limits:
+    return LINUX if profile.port == "posix" else FIRMWARE
+
+
 def count_board(board: str, samples: Sequence[Sample]) -> tuple[list[Counted], Program | None]:
     """Runs the samples on an emulated board, with its kernels. Also the memory that its program takes."""
     profile, counted = load_profile(board), list[Counted]()
     with tempfile.TemporaryDirectory(prefix="bfedge-") as folder:
         program, model = Path(folder, "program"), Path(folder, "model.bfe")
-        if profile.port == "posix":
-            compile_program(counting.target_of(profile), runtime_sources(), program, board)
-        for sample in samples:
-            model.write_bytes(sample.packed)
-            if profile.port != "posix":
+        if profile.port != "posix":
+            for sample in samples:
+                model.write_bytes(sample.packed)
                 counting.build_firmware(profile, model, program)
-            counted += count_sample(profile, sample, program, model)
-        return counted, program_memory(profile, program, counted[0].stack_bytes)
+                counted += count_sample(profile, sample, program, model)
+            return counted, firmware_memory(profile, samples[0].packed)
+        compile_program(counting.target_of(profile), runtime_sources(), program, board)
+        # Reading the symbols of a program takes longer than running it.
+        with patch.object(counts, "read_symbols", functools.cache(counts.read_symbols)):
+            for sample in samples:
+                model.write_bytes(sample.packed)
+                counted += count_sample(profile, sample, program, model)
+        return counted, program_memory(program, counted[0].stack_bytes)
 
 
 def count_sample(profile: Profile, sample: Sample, program: Path, model: Path) -> Iterator[Counted]:
@@ -121,13 +135,42 @@ def count_sample(profile: Profile, sample: Sample, program: Path, model: Path) -
             )
 
 
-def program_memory(profile: Profile, program: Path, stack_bytes: int) -> Program | None:
+def exported_firmware(profile: Profile, model: bytes, output: Path) -> Firmware:
+    """As `bfedge export` links it (bfedge.export.ports)."""
+    target = counting.target_of(profile)
+    return build_firmware(
+        profile.port,
+        runtime_sources(),
+        model,
+        counting.ARENA_BYTES,
+        output,
+        console="uart",
+        board=profile.name,
+        compiler=target.compiler,
+        target_flags=target.target,
+        flash_bytes=profile.bytes_of("flash"),
+        ram_bytes=profile.bytes_of("sram"),
+        app_offset=ARDUINO_APP_OFFSET,
+        objects=cache_folder() / "objects",
+    )
+
+
+def firmware_memory(profile: Profile, model: bytes) -> Program | None:
     if profile.port == "esp_idf":  # what is emulated is not what ESP-IDF builds
         return None
-    if profile.port != "posix":
-        built = read_firmware(program)
-        code = built.runtime_bytes + built.program_bytes + built.helper_bytes
-        return Program(code, built.runtime_bytes, built.data_bytes, stack_bytes)
+    with tempfile.TemporaryDirectory(prefix="bfedge-") as folder:
+        built = exported_firmware(profile, model, Path(folder, "firmware.elf"))
+    return Program(
+        code_bytes=built.runtime_bytes + built.program_bytes + built.helper_bytes,
+        runtime_bytes=built.runtime_bytes,
+        data_bytes=built.data_bytes,
+        stack_bytes=built.stack_bytes,
+        flash_bytes=built.flash_bytes - built.model_bytes,
+    )
+
+
+def program_memory(program: Path, stack_bytes: int) -> Program:
+    """Of a Linux program."""
     with open_elf(program) as elf:
         kept = [section for section in elf.iter_sections() if section["sh_flags"] & SHF_ALLOC]
         data = sum(section["sh_size"] for section in kept if section["sh_flags"] & SHF_WRITE)
@@ -140,7 +183,7 @@ def program_memory(profile: Profile, program: Path, stack_bytes: int) -> Program
                 file = symbol.name
             elif kind in ("STT_FUNC", "STT_OBJECT") and (file if is_local else symbol.name).startswith("bfe_"):
                 runtime += symbol["st_size"]
-        return Program(code, runtime, data, stack_bytes)
+    return Program(code, runtime, data, stack_bytes, flash_bytes=None)
 
 
 def fit(counted: Sequence[Counted], held_out: Sequence[Counted], quantity: Quantity) -> Costs:
@@ -166,21 +209,33 @@ def with_errors(costs: Costs, held_out: Sequence[Counted], quantity: Quantity) -
             by_kind[kind] = max(by_kind[kind], abs(value / amount - 1))
         whole.append(abs(sum(value for _, value in estimated) / sum(amounts) - 1))
     errors = {kind: round(error, 4) for kind, error in by_kind.items()}
-    return Costs(costs.loops, round(max(whole), 4), errors)
+    return Costs(costs.loops, math.ceil(max(whole) * 200) / 200, errors)
 
 
-def record_of(board: str, compiler: str) -> Record:
+def sizes_of_all(outlines: Sequence[Outline]) -> dict[str, tuple[int, int]]:
+    """The smallest and the largest."""
+    found = [sizes_of(outline.shape) for outline in outlines]
+    return {name: (min(s[name] for s in found), max(s[name] for s in found)) for name in found[0]}
+
+
+def compiler_of(profile: Profile) -> Compiler:
+    return counting.target_of(profile).compiler if profile.build.zig else find_xtensa_compiler()[0]
+
+
+def new_record(board: str) -> Record:
     profile = load_profile(board)
     assert profile.emulate is not None
-    fitted, program = count_board(board, fitted_samples())
-    held_out, _ = count_board(board, held_out_samples())
+    limits = limits_of(profile)
+    fitted, program = count_board(board, fitted_samples(limits))
+    held_out, _ = count_board(board, held_out_samples(limits))
     machine = " ".join((profile.emulate.program, *profile.emulate.arguments))
     return Record(
-        compiler=compiler,
+        compiler=compiler_of(profile).version,
         emulator=f"QEMU {emulator_version(find_emulator(profile))} ({machine})",
         kernels=fitted[0].kernels,
         fitted=len(fitted),
         held_out=len(held_out),
+        sizes=sizes_of_all([one.outline for one in held_out]),
         program=program,
         instructions=fit(fitted, held_out, Counted.instructions),
         bytes_loaded=fit(fitted, held_out, Counted.bytes_loaded),
@@ -210,7 +265,7 @@ def main() -> int:
     for subject in subjects():
         missing = subject.missing()
         if missing is None:
-            new[subject.board] = record_of(subject.board, subject.compiler())
+            new[subject.board] = new_record(subject.board)
             print(row(subject.board, new[subject.board]), flush=True)
         else:
             print(f"{subject.board} stays as it is: {missing}", file=sys.stderr)

@@ -452,7 +452,7 @@ def test_firmware_behind_a_socket_is_verified_and_profiled(run: Run, nano: Path,
         assert "board, test images" in [check["name"] for check in verified["checks"]]
         profiled = run("profile", nano, "--port", port, "--json").json()
         assert profiled["hello"]["board"] == "nano33-ble"
-        flash = next(c for c in profiled["against_plan"] if c["what"] == "flash")
+        flash = next(c for c in profiled["against_plan"] if c["what"] == "flash of program and model")
         assert flash["planned"] == flash["measured"] == (nano / "firmware.bin").stat().st_size
         assert "no clock" in complaint(run("bench", nano, "--port", port, "--runs", 2))
     lie, message = LIES["workspace"]

@@ -558,7 +558,7 @@ def test_a_uf2_file_for_another_chip_is_refused(exported: Exported, drive: Path)
 
 def test_an_export_that_does_not_fit_behind_a_uf2_bootloader_says_so(exported: Exported, drive: Path) -> None:
     (exported.folder / "firmware.uf2").unlink()
-    with pytest.raises(BfedgeError, match="this export has no firmware.uf2: behind a UF2 bootloader"):
+    with pytest.raises(BfedgeError, match=r"this export has no firmware\.uf2: behind a UF2 bootloader"):
         flash(seal(exported.folder), tool="uf2")
     assert list(drive.iterdir()) == []
 

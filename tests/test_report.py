@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,13 +25,18 @@ from bfedge.measure.target_plan import plan_target
 from bfedge.packed.golden import golden_vectors
 from bfedge.packed.outline import outline_of
 from bfedge.packed.writer import pack
-from bfedge.report import words
+from bfedge.report import collect, words
+from bfedge.report.model_sections import BROADEST, TALLEST, cell
+from bfedge.report.page import plan_pill
 from bfedge.report.pictures import averaged, layer_picture
+from bfedge.report.profiles import read_measured
 from tests.chromium import PACKAGE, Chromium, find_chromium
 from tests.fixed_models import DIGITS, Drawer
 
 HOSTILE = "<img src=x onerror='document.title=1'>\"&{{ 7*7 }}"
 """In names of files, classes and boards; a name of a file has no slash"""
+TURNING = "\u202e\u2067"
+"""Turns the text that follows it"""
 WINDOWS = [(360, False), (360, True), (1280, False), (1280, True)]
 """Width, and whether the system is dark"""
 READABLE = 4.5
@@ -84,7 +91,9 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
 def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
     """A page with every figure, of a model whose classes, file and profile have hostile names."""
     folder = tmp_path_factory.mktemp("report")
-    drawn = dataclasses.replace(Drawer(DIGITS).model(), labels=tuple(f"{HOSTILE}{index}" for index in range(10)))
+    drawn = dataclasses.replace(
+        Drawer(DIGITS).model(), labels=tuple(f"{HOSTILE}{TURNING}{index}" for index in range(10))
+    )
     images = load_digits().images[:3, :, :, None].astype(np.uint8) * 15
     model = folder / f"{HOSTILE}.bfe"
     model.write_bytes(pack(drawn, golden_vectors(drawn, images)))
@@ -171,6 +180,7 @@ def test_names_are_text_and_never_markup(browser: Chromium, written: Written) ->
     text = browser.evaluate("document.body.textContent")
     assert f"“{HOSTILE}" in text  # the class that the model says
     assert text.count(HOSTILE) >= 5
+    assert not set(TURNING) & set(text)
     assert browser.problems == []  # nor did the page's policy have to stop anything
 
 
@@ -212,6 +222,7 @@ def test_what_is_left_out_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[
         assert why.split(";")[0] in page
     assert "does not fit" in page
     assert "images of seeded noise" in page
+    assert re.search("Outside of what was counted: .*d_ff", page)
     assert "fits 0 of 1 boards" in page
 
 
@@ -242,6 +253,14 @@ def test_profiles_that_are_refused(written: Written, tmp_path: Path, capsys: pyt
     for broken in ({}, [], 1, {**good, "verb": "plan"}, {**good, "schema": 2}, {**good, "stages": []},
                    {**good, "tile": -1}, {**good, "energy": [{"name": 1}]}, {**good, "hello": None}):  # fmt: skip
         assert "is no profile" in with_profile(json.dumps(broken).encode())
+    row, part = good["against_plan"][0], {"what": "", "unit": "", "origin": "exact", "where": "", "source": None}
+    for wrong in ({**row, "planned": -1}, {**row, "planned": 10**400}, {**row, "measured": 2**63}):
+        assert "is no profile" in with_profile(json.dumps({**good, "against_plan": [wrong]}).encode())
+    for amount in (-1, 1e300):
+        account = {"name": "", "meaning": "", "parts": [{**part, "amount": amount, "pj_per_unit": 1}]}
+        assert "is no profile" in with_profile(json.dumps({**good, "energy": [account]}).encode())
+    del good["hello"]["kernels"]
+    assert "another version of bfedge" in with_profile(json.dumps(good).encode())
     assert "larger than" in with_profile(b" " * (2**22 + 1))
     assert "there is no file" in refused(capsys, written.model, "--profile", tmp_path / "none.json")
     assert not (tmp_path / "no.html").exists()
@@ -257,9 +276,83 @@ def test_options_that_are_refused(
     assert "cannot read the image" in refused(capsys, written.model, "--image", "x.png")
     assert "there is no board `pii`" in refused(capsys, written.model, "--target", "pii")
     assert "is a folder" in refused(capsys, written.model, "--out", tmp_path)
+    assert "there is no folder `none`" in refused(capsys, written.model, "--out", "none/page.html")
+    assert "of 5000 digits" in refused(capsys, written.model, "--image", "9" * 5000)
     assert "neither `digits` nor a folder" in refused(capsys, written.model, "--data", "nowhere")
     assert "none.bfe" in refused(capsys, tmp_path / "none.bfe")
     assert [path.name for path in tmp_path.iterdir()] == ["x.png"]
+
+
+def test_a_page_never_replaces_what_it_is_made_from(
+    written: Written, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "link").symlink_to(written.model)
+    before = [path.read_bytes() for path in (written.model, written.profile)]
+    for out in (written.model, tmp_path / "link", written.profile):
+        assert "made from" in refused(capsys, written.model, "--profile", written.profile, "--out", out)
+    assert [path.read_bytes() for path in (written.model, written.profile)] == before
+
+
+def test_a_changed_export_is_not_verified(written: Written, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, page = tmp_path / "exported", tmp_path / "page.html"
+    assert run(["export", str(written.model), "--target", "nano33", "--out", str(folder)]) == 0
+    assert "made from" in refused(capsys, folder, "--out", folder / "model.bfe")
+    (folder / "golden.npz").write_bytes(b"")
+    report(capsys, folder, "--target", "pi", "--out", page)
+    assert "not verified" in page.read_text()
+    assert "not verified" not in written.page.read_text()
+    assert "changed or missing: golden.npz" in page.read_text()
+
+
+def test_large_models_are_tried_with_as_many_images_as_there_is_time_for(
+    written: Written, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a file's name says nothing about its golden inputs."""
+    monkeypatch.setattr(collect, "SECONDS", 0.0)
+    model, out = tmp_path / os.fsdecode(b"noise\xff.bfe"), tmp_path / "page.html"
+    model.write_bytes(written.model.read_bytes())
+    assert run(["report", str(model), "--target", "pi", "--out", str(out)]) == 0
+    assert "the first of 3" in capsys.readouterr().err
+    text = out.read_text()
+    assert "1 golden input of noise\\xff.bfe, whose origin is not recorded, the first of 3, 0 differing bits" in text
+    assert 'id="routing"' in text
+
+
+def test_two_boards_of_one_name_are_refused(
+    written: Written, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    board = (Path(__file__).parents[1] / "devices/nano33-ble.toml").read_text()
+    for title in ("one", "other"):
+        changed = re.sub("(?m)^aliases = .*", "", board.replace('name = "nano33-ble"', 'name = "mine"'))
+        (tmp_path / f"{title}.toml").write_text(re.sub("(?m)^title = .*", f'title = "{title}"', changed))
+    one, other = tmp_path / "one.toml", tmp_path / "other.toml"
+    assert "two boards are called `mine`" in refused(capsys, written.model, "--target", one, "--target", other)
+
+
+def test_a_plan_that_nothing_was_compared_with_is_not_confirmed(written: Written, tmp_path: Path) -> None:
+    good = json.loads(written.profile.read_text())
+    sha256 = hashlib.sha256(written.model.read_bytes()).hexdigest()
+
+    def pill(*changes: dict[str, Any]) -> str:
+        profiles = []
+        for change in changes:
+            (tmp_path / "changed.json").write_text(json.dumps({**good, **change}))
+            profiles.append(read_measured(tmp_path / "changed.json", sha256))
+        assert collect.without_repeats([*profiles, *profiles]) == tuple(profiles)
+        return plan_pill(profiles)["text"]
+
+    unknown = [{**row, "measured": None} for row in good["against_plan"]]
+    assert pill({}) == "measured as planned"
+    assert pill({"against_plan": []}) == pill({"against_plan": unknown}) == "measured, not compared with the plan"
+    assert pill({"emulated": True}) == "emulated as planned"
+    assert pill({}, {"emulated": True}) == "measured and emulated as planned"
+
+
+@given(st.integers(1, 1000), st.integers(1, 1000))
+def test_pictures_of_long_images_are_neither_high_nor_flat(rows: int, columns: int) -> None:
+    width, height = cell(rows, columns)
+    assert 1 / TALLEST - 1e-9 <= width * columns / (height * rows) <= BROADEST + 1e-9
+    assert (width == height) == (columns <= BROADEST * rows and rows <= TALLEST * columns)
 
 
 @given(st.integers(0, 2**32), st.integers(1, 9), st.integers(1, 9), st.integers(1, 40), st.booleans())

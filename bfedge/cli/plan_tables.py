@@ -204,6 +204,8 @@ def show_instructions(found: Estimate, routing: str) -> None:
     if routing == "even":
         low, high = millions(found.fewest_instructions), millions(found.most_instructions)
         out.print(f"by routing from {low} to {high} million")
+    if found.outside:
+        out.print(f"outside of what was counted, so it may be off by more: {', '.join(found.outside)}")
     if found.note:
         out.print(f"the emulated machine has {found.note}")
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
+import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
     from bfedge.report.collect import Drawn, Images, Subject
     from bfedge.report.data import Fact
 
+MOST_DIGITS = 9
+"""Of the number of an image"""
 GOLDEN_CASES = 8
 """Of a checkpoint, as `bfedge export` has it, so that the report is of the file that boards get"""
 ALL = "all"
@@ -62,23 +67,57 @@ def command(
         raise needs("report", problem) from None
     from bfedge.report.collect import collect
     from bfedge.report.page import figures, render
+    from bfedge.report.words import printable
 
-    if is_folder(out_path):
-        raise BfedgeError(f"`{out_path}` is a folder", "--out names the file to write")
+    demand_place(out_path, inputs_of(model, profiles, image))
     boards = boards_of(targets)
     subject = open_subject(model, ternary, data, image)
-    report = collect(subject, boards, profiles, track)
+    report = collect(subject, boards, profiles, track, lambda message: words.print(printable(message)))
     text = render(report).encode()
     write_atomically(out_path, lambda file: Path(file).write_bytes(text))
     shown = figures(report)
     if as_json:
-        values = {"path": str(out_path), "bytes": len(text), "sha256": hashlib.sha256(text).hexdigest()}
-        print_json("report", {"model": str(model), **values, "figures": shown})
+        values = {"path": printable(str(out_path)), "bytes": len(text), "sha256": hashlib.sha256(text).hexdigest()}
+        print_json("report", {"model": printable(str(model)), **values, "figures": shown})
         return
     for figure in shown:
         if not figure["present"]:
             words.print(f"note: no figure `{figure['id']}`: {figure['why']}")
-    out.print(f"wrote {out_path}, {count(len(text))} bytes")
+    out.print(f"wrote {printable(str(out_path))}, {count(len(text))} bytes")
+
+
+def inputs_of(model: Path, profiles: tuple[Path, ...], image: str | None) -> Iterator[Path]:
+    """Files that are read."""
+    from bfedge.device.exported import MANIFEST, read_exported
+
+    if is_folder(model):
+        yield model / MANIFEST
+        yield from (model / name for name in read_exported(model).files)
+    else:
+        yield model
+    yield from profiles
+    if image:
+        yield Path(image)
+
+
+def demand_place(path: Path, inputs: Iterable[Path]) -> None:
+    """Raises BfedgeError if the page cannot be written, or would replace what it is made from."""
+    if is_folder(path):
+        raise BfedgeError(f"`{path}` is a folder", "--out names the file to write")
+    if is_file(path):
+        for file in inputs:
+            if is_file(file) and path.samefile(file):
+                raise BfedgeError(
+                    f"--out `{path}` is `{file}`, which the page is made from", "--out names the page to write"
+                )
+    place = Path(os.path.realpath(path))
+    if not is_folder(place.parent):
+        raise BfedgeError(f"cannot write `{path}`: there is no folder `{path.parent}`", "make it first")
+    if is_file(place) or not os.path.lexists(place):  # no device, which takes what it gets
+        try:
+            tempfile.NamedTemporaryFile(prefix=f".{place.name}.", dir=place.parent).close()
+        except OSError as problem:
+            raise BfedgeError(f"cannot write `{path}`: {problem.strerror}") from None
 
 
 def boards_of(names: tuple[str, ...]) -> list[Profile]:
@@ -86,20 +125,27 @@ def boards_of(names: tuple[str, ...]) -> list[Profile]:
 
     if not names or ALL in names:
         return known_profiles()
-    return list({board.name: board for board in map(load_profile, names)}.values())
+    boards: dict[str, Profile] = {}
+    for name in names:
+        board = load_profile(name)
+        if boards.setdefault(board.name, board) != board:
+            raise BfedgeError(f"two boards are called `{board.name}`", "give one of them another name in its profile")
+    return list(boards.values())
 
 
 def open_subject(path: Path, ternary: str, data: str | None, image: str | None) -> Subject:
     """The model, images to try it with, and where it is from."""
-    from bfedge.cli.export import golden_images
-    from bfedge.cli.verify import test_images
+    import numpy as np
+
+    from bfedge.cli.export import golden_images, noise_images
+    from bfedge.cli.verify import check_manifest, test_images
     from bfedge.packed.golden import golden_vectors
     from bfedge.packed.reader import unpack
     from bfedge.packed.writer import pack
-    from bfedge.report.collect import Images, Subject
+    from bfedge.report.collect import NOISE, Images, Subject
 
     checkpoint = open_checkpoint(path) if is_checkpoint(path) else None
-    golden_from = f"golden inputs of {path.name}"
+    golden_from = f"golden inputs of {path.name}, whose origin is not recorded"
     if checkpoint:
         lowered = lower_checkpoint(checkpoint, ternary)
         inputs, _, _ = golden_images(checkpoint, data, GOLDEN_CASES)
@@ -111,12 +157,17 @@ def open_subject(path: Path, ternary: str, data: str | None, image: str | None) 
     if is_folder(path):
         exported_from, golden_from = read_manifest(path)
         facts += exported_from
-    pixels, classes, what = test_images(opened.model.shape, checkpoint, data)
-    images = Images(pixels, classes, what, are_data=classes is not None)
-    if classes is None and checkpoint is None and opened.golden and "noise" not in golden_from:
-        images = Images(opened.golden.inputs, None, golden_from, are_data=True)
-    drawn = drawn_image(image, images, opened.model.shape)
-    return Subject(path.name or path.resolve().name, packed, images, drawn, tuple(facts))
+    shape = opened.model.shape
+    pixels, classes, what = test_images(shape, checkpoint, data)
+    images = Images(pixels, classes, NOISE if classes is None else what, are_data=classes is not None)
+    if classes is None and checkpoint is None and opened.golden:
+        inputs = opened.golden.inputs
+        if not np.array_equal(inputs, noise_images(shape.image_shape, len(inputs))[0]):
+            images = Images(inputs, None, golden_from, are_data=True)
+    drawn = drawn_image(image, images, shape)
+    name = path.name or path.resolve().name
+    checks = (check_manifest(path),) if is_folder(path) else ()
+    return Subject(name, packed, images, drawn, tuple(facts), checks)
 
 
 def drawn_image(wanted: str | None, images: Images, shape: Shape) -> Drawn | None:
@@ -126,6 +177,8 @@ def drawn_image(wanted: str | None, images: Images, shape: Shape) -> Drawn | Non
     if wanted is None and not images.are_data:
         return None
     if wanted is None or wanted.isdecimal():
+        if len(wanted or "") > MOST_DIGITS:
+            raise BfedgeError(f"there is no image of {len(wanted or '')} digits", "--image takes a number, or a file")
         number = int(wanted or 0)
         if not images.are_data:
             raise BfedgeError(f"there is no test image {number}: no data set is at hand", "--data names one")

@@ -32,6 +32,7 @@ class Exported:
     """SHA-256 by name"""
     image_bytes: int | None = None
     """Of flash that firmware was linked to take, model included; None where there is no firmware"""
+    compiler: str | None = None
 
     @property
     def model(self) -> Path:
@@ -85,6 +86,7 @@ def read_exported(folder: Path) -> Exported:
             arena_bytes=msgspec.convert(manifest["arena_bytes"], int),
             files={name: msgspec.convert(entry["sha256"], str) for name, entry in manifest["files"].items()},
             image_bytes=msgspec.convert(manifest.get("firmware", {}).get("flash_bytes"), int | None),
+            compiler=msgspec.convert(manifest.get("compiler", {}).get("version"), str | None),
         )
         if next(violations(exported.profile), None) is not None or exported.model.name not in exported.files:
             raise ValueError

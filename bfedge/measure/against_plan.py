@@ -16,12 +16,10 @@ from bfedge.measure.board import PREPARED_STACK_BOUND, STACK_BOUND
 from bfedge.measure.board_profile import BoardProfile
 from bfedge.measure.counters import weights_read
 from bfedge.measure.energy import Account, Homes, Moved, energy_accounts, energy_of_time, weights_by_memory
-from bfedge.measure.estimate import recorded_program
+from bfedge.measure.estimate import record_of, recorded_program
 from bfedge.measure.plan import plan
 from bfedge.packed.outline import outline_of
 from bfedge.packed.reader import unpack
-
-FIRMWARE_IMAGE = "firmware.bin"
 
 
 @dataclass(frozen=True)
@@ -74,9 +72,7 @@ def comparisons(found: BoardProfile, runtime: HostModel, exported: Exported, pac
     reserved = program.stack_bytes if program else hello.stack.bytes
     if reserved:
         yield Comparison("stack of the whole program", reserved, found.stack_total, is_bound=True)
-    if exported.image_bytes is not None:
-        image = exported.folder / FIRMWARE_IMAGE
-        yield Comparison("flash", exported.image_bytes, image.stat().st_size if image.is_file() else None)
+    yield from flash(exported, len(packed))
     golden = unpack(packed).golden
     assert golden is not None  # what was profiled is a golden case
     read = weights_read(runtime, golden.inputs[0], found.tile)
@@ -86,6 +82,18 @@ def comparisons(found: BoardProfile, runtime: HostModel, exported: Exported, pac
         )
     for planned, stage in zip(read, found.stages, strict=True):
         yield Comparison(f"weights read, {stage.name}", planned.model_bytes, stage.model_bytes)
+
+
+def flash(exported: Exported, model_bytes: int) -> Iterator[Comparison]:
+    """Of firmware: what the plan counts for program and model against what the linker took; for the compiler that the
+    program was recorded with.
+    """
+    recorded = record_of(exported.profile)
+    if exported.image_bytes is None or recorded is None:
+        return
+    _, record = recorded
+    if record.program and record.program.flash_bytes is not None and record.compiler == exported.compiler:
+        yield Comparison("flash of program and model", record.program.flash_bytes + model_bytes, exported.image_bytes)
 
 
 def energy_of(found: BoardProfile, exported: Exported, packed: bytes) -> tuple[Account, ...]:

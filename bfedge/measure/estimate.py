@@ -8,13 +8,14 @@ writes it, and measures its error on models that it was not fitted to.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
-from bfedge.device.profile import Profile, profile_folder
+from bfedge.device.profile import Profile, known_profiles, profile_folder
 from bfedge.errors import BfedgeError
+from bfedge.lowered.model import Shape
 from bfedge.measure.operations import operations
 from bfedge.measure.work import even_routing, fewest_experts, most_experts
 from bfedge.packed.outline import Outline
@@ -34,6 +35,10 @@ class Program:
     """Variables"""
     stack_bytes: int
     """Reserved for the program's stack"""
+    flash_bytes: int | None
+    """Flash that firmware takes besides the model, whatever the model: with initial values of variables, and with what
+    is left free before the model for its alignment. None where bfedge alone builds no firmware
+    """
 
 
 class Costs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -43,16 +48,17 @@ class Costs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Of one pass of a loop, by its name in operations.py"""
     error: float
     """The largest error of a whole inference of a model that was not fitted to, its routing given, as a fraction of
-    what was counted. Models had d_model 32 to 256, d_ff 64 to 1024, 4 to 64 experts and 5 to 65 tokens
+    what was counted, rounded up to half a percent: the next model may be a little worse
     """
     stage_errors: dict[str, float]
-    """The same of single stages, by kind"""
+    """The largest of single stages, by kind"""
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Of one board."""
 
     compiler: str
+    """As an export's manifest says it"""
     emulator: str
     kernels: str
     """The board's set; others execute something else"""
@@ -60,6 +66,8 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Inferences that the costs were fitted to"""
     held_out: int
     """Inferences that the errors are of"""
+    sizes: dict[str, tuple[int, int]]
+    """The smallest and the largest that these models had, each size by itself, by the names of sizes_of"""
     program: Program | None
     """None where the board's own program is not built by bfedge alone (ESP-IDF)"""
     instructions: Costs
@@ -94,6 +102,10 @@ class Estimate:
     """Of the instructions, the routing given: the largest among the models that were not fitted to, as a fraction"""
     bytes_error: float
     """Of the bytes"""
+    outside: tuple[str, ...]
+    """Sizes of the model that are smaller or larger than in any model that the errors are of, such as "d_model 4": the
+    estimate may be more wrong than stated. Empty if there are none
+    """
     stages: tuple[StageEstimate, ...]
     kernels: str
     source: str
@@ -103,7 +115,8 @@ class Estimate:
 
 
 def estimate(outline: Outline, profile: Profile, tile: int, experts: Sequence[float] | None = None) -> Estimate | None:
-    """None for boards that nothing was counted on: this machine, and users' own.
+    """None for boards that nothing was counted on: this machine, and users' own, but for those that run the same
+    program as a board that comes with bfedge.
 
     Args:
         tile: tokens that go through the experts together, 0 for all.
@@ -111,9 +124,10 @@ def estimate(outline: Outline, profile: Profile, tile: int, experts: Sequence[fl
 
     Raises BfedgeError if the record is missing or damaged.
     """
-    record = recorded().get(profile.name)
-    if record is None:
+    found = record_of(profile)
+    if found is None:
         return None
+    board, record = found
     shape = outline.shape
 
     def by_stage(experts: Sequence[float]) -> tuple[StageEstimate, ...]:
@@ -138,17 +152,50 @@ def estimate(outline: Outline, profile: Profile, tile: int, experts: Sequence[fl
         activation_bytes=sum(stage.bytes_loaded + stage.bytes_stored for stage in stages),
         error=record.instructions.error,
         bytes_error=max(record.bytes_loaded.error, record.bytes_stored.error),
+        outside=tuple(outside(shape, record)),
         stages=stages,
         kernels=record.kernels,
         source=f"{record.emulator}, {record.compiler}",
-        note=profile.emulate.note if profile.emulate else None,
+        note=board.emulate.note if board.emulate else None,
     )
 
 
+def outside(shape: Shape, record: Record) -> Iterator[str]:
+    for name, size in sizes_of(shape).items():
+        low, high = record.sizes[name]
+        if not low <= size <= high:
+            yield f"{name} {size}"
+
+
+def sizes_of(shape: Shape) -> dict[str, int]:
+    """All that a model's loops depend on, but for the tile, which is at most the tokens."""
+    model = ("d_model", "d_ff", "layers", "heads", "experts", "top_k", "theta_layers", "phi_layers")
+    return {
+        **{name: getattr(shape, name) for name in (*model, "tokens", "classes")},
+        "head size": shape.d_model // shape.heads,
+        "values of a patch": shape.patch_columns,
+    }
+
+
 def recorded_program(profile: Profile) -> Program | None:
-    """None for boards without a record, and for those whose program is built by another system (ESP-IDF)."""
-    record = recorded().get(profile.name)
-    return record.program if record else None
+    """None for boards without a record, and for those whose program is built by another system (ESP-IDF). A board's
+    name is part of its program: of a user's own one, code_bytes differ by as much as the names' lengths.
+    """
+    found = record_of(profile)
+    return found[1].program if found else None
+
+
+def record_of(profile: Profile) -> tuple[Profile, Record] | None:
+    """The record of a board, or of one that comes with bfedge and runs the same program, and so the same kernels: a
+    user's profile may be its copy, with other memories.
+    """
+    if profile.name in recorded():
+        return profile, recorded()[profile.name]
+    for board in known_profiles():
+        is_same = (board.port, board.cpu.machine, board.build) == (profile.port, profile.cpu.machine, profile.build)
+        if is_same and board.name in recorded():
+            return board, recorded()[board.name]
+    return None
 
 
 def total(costs: Costs, done: Mapping[str, float]) -> int:

@@ -227,14 +227,6 @@ def rearranged_read(outline: Outline, tile: int) -> int:
     return sum(p.times * rearranged_bytes(p.encoding, p.rows, p.columns) for p in products)
 
 
-def never_loaded(stage: Stage) -> int:
-    """Bytes of a stage's rearranged int8 weights that count as read and are not: the last 16 of 32 rows, if they are
-    padding.
-    """
-    padded = [p for p in stage.products if p.bytes and p.encoding == Encoding.int8 and 0 < p.rows % TILE_ROWS <= 16]
-    return sum(p.times * 16 * -(-p.columns // COLUMN_BLOCK) * COLUMN_BLOCK for p in padded)
-
-
 def passes(product: Product) -> int:
     """How often one product in place reads the whole matrix (bfe_passes_tables; "tables" and "dsp" share it)."""
     if product.encoding == Encoding.int8:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from bfedge.measure.estimate import Estimate
 from bfedge.measure.most_experts import FORMAT_LIMIT
 from bfedge.measure.target_plan import MemoryPlan, TargetPlan
 from bfedge.report.data import Fact, Measured, Report
@@ -26,9 +28,10 @@ SMALLEST_PIECE = 0.7
 def boards_context(report: Report) -> dict[str, Any]:
     boards = by_size(report.boards)
     found = {name for board in boards for memory in board.memories for name in memory.contents}
+    names = titles(boards)
     legend = [{"name": name, "colour": CONTENTS.get(name, OTHER)} for name in [*CONTENTS, *sorted(found - {*CONTENTS})]]
     return {
-        "boards": [board_view(board, report) for board in boards],
+        "boards": [board_view(board, names[board.target], report) for board in boards],
         "board_legend": [item for item in legend if item["name"] in found]
         + ([{"name": "kept for other programs and the system", "colour": "kept"}] if boards else []),
     }
@@ -39,18 +42,34 @@ def by_size(boards: Sequence[TargetPlan]) -> list[TargetPlan]:
     return sorted(boards, key=lambda board: sum(memory.size for memory in board.memories))
 
 
-def board_view(board: TargetPlan, report: Report) -> dict[str, Any]:
-    estimate = board.estimate
+def titles(boards: Sequence[TargetPlan]) -> dict[str, str]:
+    """By board's name, which is added where two have the same title."""
+    often = Counter(board.title for board in boards)
     return {
-        "title": board.title,
+        board.target: f"{board.title} ({board.target})" if often[board.title] > 1 else board.title for board in boards
+    }
+
+
+def board_view(board: TargetPlan, title: str, report: Report) -> dict[str, Any]:
+    return {
+        "title": title,
         "processor": report.processors[board.target],
         "fits": board.fits,
         "verdict": f"fits, {tokens_at_once(board.tile)}" if board.fits else "does not fit",
         "problem": "" if board.fits else "; ".join(filter(None, (board.problem, board.hint))),
         "memories": [memory_view(memory) for memory in board.memories],
         "facts": board_facts(board, report.measured),
-        "note": f"Instructions are of an emulator that has {estimate.note}." if estimate and estimate.note else "",
+        "note": estimate_note(board.estimate),
         "numbers": board_numbers(board),
+        "tiles": [
+            (
+                tokens_at_once(tile.tile),
+                count(tile.workspace_bytes),
+                count(tile.working_bytes),
+                tile.memory or "does not fit",
+            )
+            for tile in board.tiles
+        ],
     }
 
 
@@ -93,12 +112,7 @@ def board_facts(board: TargetPlan, measured: Sequence[Measured]) -> list[Fact]:
         facts.append(Fact("most experts a layer", experts(most.on_board)))
         if most.in_sram is not None:
             facts.append(Fact("in SRAM alone", experts(most.in_sram)))
-    if board.estimate:
-        facts.append(
-            Fact("instructions, estimated", f"{amount(board.estimate.instructions)} ± {percent(board.estimate.error)}")
-        )
-    else:
-        facts.append(Fact("instructions, estimated", "n/a"))
+    facts.append(Fact("instructions, estimated", instructions(board)))
     times = [found.milliseconds(found.ticks) for found in measured if found.target == board.target]
     time = next((time for time in times if time is not None), None)
     if time is not None:
@@ -108,6 +122,25 @@ def board_facts(board: TargetPlan, measured: Sequence[Measured]) -> list[Fact]:
     if board.program:
         facts.append(Fact("program's code", size(board.program.code_bytes)))
     return facts
+
+
+def instructions(board: TargetPlan) -> str:
+    found = board.estimate
+    if found is None:
+        return "n/a"
+    off = f"± {percent(found.error)}"
+    if board.routing != "even" or found.fewest_instructions == found.most_instructions:
+        return f"{amount(found.instructions)} {off}"
+    return f"{amount(found.fewest_instructions)} to {amount(found.most_instructions)} as routing has it, {off}"
+
+
+def estimate_note(found: Estimate | None) -> str:
+    notes = []
+    if found and found.note:
+        notes.append(f"Instructions are of an emulator that has {found.note}.")
+    if found and found.outside:
+        notes.append(f"Outside of what was counted: {', '.join(found.outside)}.")
+    return " ".join(notes)
 
 
 def experts(most: int) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-from collections.abc import Iterator, Sequence
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,9 +20,9 @@ from bfedge.lowered import reference
 from bfedge.lowered.model import LoweredViT
 from bfedge.measure.counters import RealInput
 from bfedge.measure.experts import Track, analyse, route_image
-from bfedge.measure.plan import EXPERT_PARTS, Plan, file_parts, paper_memory, plan
+from bfedge.measure.plan import EXPERT_PARTS, file_parts, paper_memory, plan
 from bfedge.measure.target_plan import TargetPlan, plan_target
-from bfedge.measure.verify import Check, check_bits, reference_logits, runtime_logits
+from bfedge.measure.verify import Check, Logits, check_bits, runtime_logits
 from bfedge.packed.layout import Encoding, Kind
 from bfedge.packed.outline import Outline, outline_of, with_experts
 from bfedge.packed.reader import PackedModel, unpack
@@ -29,9 +32,10 @@ from bfedge.report.words import percent
 
 EXPERTS = (2, 4, 8, 16, 32, 64, 128, 256)
 """Of the curves, beside the model's own number"""
-FEWEST_CHECKED = 32
-MULTIPLY_ADDS_CHECKED = 20_000_000_000
-"""Of all images that the reference runs, which is what takes time: some 5 s"""
+SECONDS = 20.0
+"""Of the reference, which is what takes time: the check and the analysis run it once each for an image"""
+BATCH_TOKENS = 4096
+"""That go through the reference together"""
 MOST_ANALYSED = 64
 """Images that the experts' similarity and shares are from"""
 NOISE = "images of seeded noise"
@@ -56,15 +60,16 @@ class Images:
             return self
         chosen = np.linspace(0, len(self.pixels) - 1, most).astype(int)
         classes = None if self.classes is None else self.classes[chosen]
-        what = f"{self.what}, evenly from {len(self.pixels):,}" if self.are_data else self.what
-        return Images(self.pixels[chosen], classes, what, self.are_data)
+        which = "the first of" if most == 1 else "evenly from"
+        return Images(self.pixels[chosen], classes, f"{self.what}, {which} {len(self.pixels):,}", self.are_data)
 
     @property
     def in_words(self) -> str:
-        what = self.what if self.are_data else NOISE
-        if len(self.pixels) == 1:
-            return f"1 {what.replace('images', 'image', 1).replace('inputs', 'input', 1)}"
-        return f"{len(self.pixels):,} {what}"
+        return f"{len(self.pixels):,} {self.noun}"
+
+    @property
+    def noun(self) -> str:
+        return re.sub(r"^(|test |golden )(image|input)s", r"\1\2", self.what) if len(self.pixels) == 1 else self.what
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,8 @@ class Subject:
     images: Images
     drawn: Drawn | None
     provenance: tuple[Fact, ...]
+    checks: tuple[Check, ...] = ()
+    """Of its files"""
 
 
 def collect(
@@ -92,6 +99,7 @@ def collect(
     boards: Sequence[Profile],
     profiles: Sequence[Path],
     track: Track = lambda items, title: items,
+    tell: Callable[[str], object] = lambda message: None,
 ) -> Report:
     """Everything that a page shows. Raises BadFileError for a bad packed file, and BfedgeError for a profile that is
     broken or of another model.
@@ -99,14 +107,19 @@ def collect(
     opened, outline = unpack(subject.packed), outline_of(subject.packed)
     model, planned = opened.model, plan(outline)
     sha256 = hashlib.sha256(subject.packed).hexdigest()
-    measured = tuple(read_measured(file, sha256) for file in profiles)
+    measured = without_repeats([read_measured(file, sha256) for file in profiles])
     real = real_input(opened, subject)
     with_memory = [board for board in boards if board.memories]
     on_boards = tuple(
         plan_target(board, outline, planned, subject.name, real=real) for board in track(with_memory, "boards")
     )
-    checks, accuracy = check(opened, subject, planned, track)
-    few = subject.images.some(MOST_ANALYSED)
+    tell(f"checking and analysing {subject.name} with up to {subject.images.in_words}")
+    runtime = HostModel(subject.packed)
+    images, expected = within_time(model, subject.images, track)
+    if len(images.pixels) < len(subject.images.pixels):
+        tell(f"for all there is no time: {images.in_words}")
+    checks = (*check(opened, runtime, images, expected, track), *subject.checks)
+    few = images if len(images.pixels) <= MOST_ANALYSED else subject.images.some(MOST_ANALYSED)
     return Report(
         name=subject.name,
         shape=model.shape,
@@ -116,13 +129,18 @@ def collect(
         processors={board.name: processor(board) for board in with_memory},
         growth=tuple(growth(outline)),
         measured=measured,
-        accuracy=accuracy,
-        image=test_image(model, subject.drawn) if subject.drawn else None,
+        accuracy=accuracy(images, expected),
+        image=test_image(model, runtime, subject.drawn) if subject.drawn else None,
         experts=Experts(analyse(model, few.pixels, track=track), few.in_words, few.are_data),
         checks=checks,
         provenance=subject.provenance,
         left_out=left_out(subject, on_boards, measured),
     )
+
+
+def without_repeats(found: Sequence[Measured]) -> tuple[Measured, ...]:
+    """A profile that is given twice is shown once, whatever its files are called."""
+    return tuple({dataclasses.replace(measured, file=""): measured for measured in reversed(found)}.values())[::-1]
 
 
 def real_input(opened: PackedModel, subject: Subject) -> RealInput | None:
@@ -171,30 +189,46 @@ def processor(board: Profile) -> str:
     return f"{board.cpu.name}, {cores}{clock.value / 1e6:,.0f}\u00a0MHz" if clock else board.cpu.name
 
 
-def check(opened: PackedModel, subject: Subject, planned: Plan, track: Track) -> tuple[tuple[Check, ...], str | None]:
-    """The C runtime's bits on this machine against the reference's, and the accuracy in words where classes are
-    known.
+def within_time(model: LoweredViT, images: Images, track: Track) -> tuple[Images, Logits]:
+    """As many images as there is time for, at least one, and what the reference makes of them. The number is a power
+    of two, so that about the same speed gives the same page.
     """
-    model, runtime, checks = opened.model, HostModel(subject.packed), []
+    batch = max(1, BATCH_TOKENS // model.shape.tokens)
+    for size in dict.fromkeys((1, batch)):  # one of many takes less than one alone
+        start = time.perf_counter()
+        logits = reference.run(model, images.pixels[:size])
+        each = (time.perf_counter() - start) / len(logits)
+        affordable = max(1, int(SECONDS / 2 / each))
+        if affordable < batch:
+            break
+    few = images.some(1 << affordable.bit_length() - 1)
+    if len(few.pixels) == 1:
+        return few, logits[:1]
+    starts = track(range(0, len(few.pixels), batch), "reference")
+    return few, np.concatenate([reference.run(model, few.pixels[start : start + batch]) for start in starts])
+
+
+def check(opened: PackedModel, runtime: HostModel, images: Images, expected: Logits, track: Track) -> Iterator[Check]:
+    """The C runtime's bits on this machine against the reference's."""
     if opened.golden is not None:
         inputs, outputs = opened.golden.inputs, opened.golden.outputs
         got = runtime_logits(runtime, inputs, track)
-        checks.append(check_bits("C runtime, golden vectors", "cases", model, runtime, inputs, outputs, got))
-    most = max(FEWEST_CHECKED, MULTIPLY_ADDS_CHECKED // sum(planned.multiply_adds.values()))
-    images = subject.images.some(most)
-    expected = reference_logits(model, images.pixels, track)
-    got = runtime_logits(runtime, images.pixels, track)
+        yield check_bits("C runtime, golden vectors", "cases", opened.model, runtime, inputs, outputs, got)
     kind = "images" if images.are_data else "noise"
-    what = images.what if images.are_data else NOISE
-    checks.append(check_bits(f"C runtime, {kind}", what, model, runtime, images.pixels, expected, got))
+    got = runtime_logits(runtime, images.pixels, track)
+    yield check_bits(f"C runtime, {kind}", images.noun, opened.model, runtime, images.pixels, expected, got)
+
+
+def accuracy(images: Images, logits: Logits) -> str | None:
+    """In words; None where classes are not known."""
     if images.classes is None:
-        return tuple(checks), None
-    right = int((expected.argmax(1) == images.classes).sum())
-    return tuple(checks), f"{percent(right / len(expected))}, {right:,} of {images.in_words}"
+        return None
+    right = int((logits.argmax(1) == images.classes).sum())
+    return f"{percent(right / len(logits))}, {right:,} of {images.in_words}"
 
 
-def test_image(model: LoweredViT, drawn: Drawn) -> TestImage:
-    answer = int(reference.run(model, drawn.pixels[None])[0].argmax())
+def test_image(model: LoweredViT, runtime: HostModel, drawn: Drawn) -> TestImage:
+    answer = int(runtime.run(drawn.pixels).argmax())
     return TestImage(
         pixels=drawn.pixels,
         what=drawn.what,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from bfedge.measure.against_plan import Comparison
 from bfedge.measure.energy import Account, EnergyPart
 from bfedge.measure.target_plan import TargetPlan
-from bfedge.report.board_sections import by_size, tokens_at_once
+from bfedge.report.board_sections import by_size, titles, tokens_at_once
 from bfedge.report.data import Fact, Measured, MeasuredStage, Report
 from bfedge.report.words import amount, count, digits, energy, milliseconds
 
@@ -25,21 +26,22 @@ OTHER = "c9"
 
 def energy_context(report: Report) -> dict[str, Any]:
     boards = [board for board in by_size(report.boards) if board.energy]
+    names = titles(report.boards)
     meanings = {account.name: account.meaning for board in boards for account in board.energy}
     found = {part.what for board in boards for account in board.energy for part in account.parts}
     return {
-        "energy": [energy_view(board) for board in boards],
+        "energy": [energy_view(board, names[board.target]) for board in boards],
         "routing": ROUTING[boards[0].routing] if boards else "",
         "accounts": [Fact(name, meaning) for name, meaning in meanings.items()],
         "energy_legend": [{"name": name, "colour": colour} for name, colour in ENERGY.items() if name in found],
     }
 
 
-def energy_view(board: TargetPlan) -> dict[str, Any]:
+def energy_view(board: TargetPlan, title: str) -> dict[str, Any]:
     most = max((account.millijoules or 0 for account in board.energy), default=0) or 1
-    missing = sorted({name for account in board.energy for name in account.missing})
+    parts = list(dict.fromkeys(part for account in board.energy for part in account.parts))
     return {
-        "title": board.title,
+        "title": title,
         "rows": [
             {
                 "name": account.name,
@@ -52,19 +54,28 @@ def energy_view(board: TargetPlan) -> dict[str, Any]:
             }
             for account in board.energy
         ],
-        "missing": ", ".join(missing),
+        "missing": why_missing(board.energy),
         "numbers": [
             (
-                f"{account.name}: {part.what}, {part.where}",
+                f"{part.what}, {part.where}",
                 amount_of(part),
-                "n/a" if part.pj_per_unit is None else f"{part.pj_per_unit:g}",
-                energy(part.millijoules),
+                "n/a" if part.pj_per_unit is None else f"{part.pj_per_unit:,g}",
+                energy(part.millijoules).replace(" ", "\N{NO-BREAK SPACE}"),
             )
-            for account in board.energy
-            for part in account.parts
+            for part in parts
         ],
         "sources": energy_sources(board.energy),
     }
+
+
+def why_missing(accounts: Sequence[Account]) -> str:
+    """Nothing if every account has its sum."""
+    missing = dict.fromkeys(name for account in accounts for name in account.missing)
+    amounts = {f"{part.unit} of {part.what}" for account in accounts for part in account.parts if part.amount is None}
+    unknown, unsourced = ([n for n in missing if (n in amounts) == wanted] for wanted in (True, False))
+    reasons = [f"{', '.join(unknown)} were not counted for this processor"] if unknown else []
+    reasons += [f"no sourced constant for {', '.join(unsourced)}"] if unsourced else []
+    return f"n/a: {'; '.join(reasons)}." if reasons else ""
 
 
 def amount_of(part: EnergyPart) -> str:
@@ -80,10 +91,10 @@ def energy_sources(accounts: Sequence[Account]) -> list[Fact]:
 
 
 def time_context(report: Report) -> dict[str, Any]:
-    titles = {board.target: board.title for board in report.boards}
+    names = titles(report.boards)
     return {
         "profiles": [
-            profile_view(measured, titles.get(measured.target, measured.target)) for measured in report.measured
+            profile_view(measured, names.get(measured.target, measured.target)) for measured in report.measured
         ],
         "stage_legend": [
             {"name": "attention", "colour": STAGES["attention"]},
@@ -94,41 +105,78 @@ def time_context(report: Report) -> dict[str, Any]:
 
 
 def profile_view(measured: Measured, title: str) -> dict[str, Any]:
-    sizes = [stage_size(stage) for stage in measured.stages]
+    quantity = quantity_of(measured)
+    sizes = [quantity.of(stage) for stage in measured.stages] if quantity else []
     most, whole = max(sizes, default=0) or 1, sum(sizes) or 1
-
-    def in_words(ticks: int | None, instructions: int | None) -> str:
-        if measured.emulated or ticks is None:
-            return amount(instructions)
-        return milliseconds(measured.milliseconds(ticks)) if measured.clock_hz else f"{amount(ticks)} ticks"
-
-    unit = " instructions" if measured.emulated else ""
-    total = in_words(measured.ticks, measured.instructions)
     return {
         "title": title,
         "emulated": measured.emulated,
         "where": f"{measured.processor}: {measured.where}",
-        "total": f"One inference: {total}{unit}" + ("; instructions are not cycles." if measured.emulated else "."),
+        "total": total(measured, quantity, whole),
         "note": f"The emulated machine has {measured.note}." if measured.note else "",
         "rows": [
             {
                 "name": stage.name,
-                "value": in_words(stage.ticks, stage.instructions),
+                "value": quantity.in_words(value) if quantity else "",
                 "note": f"{100 * value / whole:.0f}%",
                 "pieces": [{"percent": 100 * value / most, "colour": STAGES.get(stage.name.rsplit(" ", 1)[-1], OTHER)}],
             }
-            for stage, value in zip(measured.stages, sizes, strict=True)
+            for stage, value in zip(measured.stages if quantity else (), sizes, strict=True)
         ],
         "against_plan": list(against_plan(measured.against_plan)),
         "energy": [Fact(account.name, energy(account.millijoules)) for account in measured.energy],
-        "head": ["stage", "instructions" if measured.emulated else "ms", "weights read, bytes"],
-        "numbers": [(s.name, exact(measured, s), count(s.model_bytes)) for s in measured.stages],
+        "missing": why_missing(measured.energy),
+        "head": ["stage", quantity.name if quantity else "time", "weights read, bytes"],
+        "numbers": [
+            (stage.name, quantity.exact(quantity.of(stage)) if quantity else "n/a", count(stage.model_bytes))
+            for stage in measured.stages
+        ],
         "facts": [
             Fact("file", measured.file),
             Fact("runtime", measured.runtime),
             Fact("tokens", tokens_at_once(measured.tile)),
         ],
     }
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What the bars and numbers of a profile are of."""
+
+    name: str
+    of: Callable[[MeasuredStage], int]
+    in_words: Callable[[int], str]
+    exact: Callable[[int], str]
+
+
+def quantity_of(measured: Measured) -> Quantity | None:
+    """Instructions in an emulator, else time, or ticks of an unknown length; None if a stage has none."""
+    if measured.emulated:
+        if any(stage.instructions is None for stage in measured.stages):
+            return None
+        return Quantity("instructions", lambda stage: stage.instructions or 0, amount, count)
+    if any(stage.ticks is None for stage in measured.stages):
+        return None
+    if not measured.clock_hz:
+        return Quantity("ticks", lambda stage: stage.ticks or 0, lambda ticks: amount(ticks, " ticks"), count)
+    return Quantity(
+        "ms",
+        lambda stage: stage.ticks or 0,
+        lambda ticks: milliseconds(measured.milliseconds(ticks)),
+        lambda ticks: digits(measured.milliseconds(ticks) or 0),
+    )
+
+
+def total(measured: Measured, quantity: Quantity | None, stages: int) -> str:
+    """Of a whole inference, and what the stages' sum is."""
+    if measured.emulated:
+        return f"One inference: {amount(measured.instructions)} instructions, which are not cycles."
+    if quantity is None:
+        return "The board told no time by stage."
+    alone = "n/a" if measured.ticks is None else quantity.in_words(measured.ticks)
+    return (
+        f"One inference: {alone}. The stages are of another run, which was traced: {quantity.in_words(stages)} in all."
+    )
 
 
 def against_plan(compared: Sequence[Comparison]) -> Iterator[dict[str, Any]]:
@@ -157,14 +205,3 @@ def comparison_view(row: Comparison) -> dict[str, Any]:
         "verdict": verdict,
         "mark": MARKS[verdict],
     }
-
-
-def exact(measured: Measured, stage: MeasuredStage) -> str:
-    if measured.emulated:
-        return count(stage.instructions)
-    time = measured.milliseconds(stage.ticks)
-    return "n/a" if time is None else digits(time)
-
-
-def stage_size(stage: MeasuredStage) -> int:
-    return stage.instructions if stage.instructions is not None else stage.ticks or 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 
 from bfedge.measure.plan import PaperMemory
 from bfedge.report.data import Experts, Fact, Report, TestImage
@@ -41,6 +42,10 @@ PARTS = {
 OTHER = "c9"
 BROAD = 2.5
 """Times as wide as high: a picture that takes the whole width"""
+BROADEST, TALLEST = 5, 1.5
+"""Times as wide as high, and as high as wide: in pictures of even longer images patches are stretched"""
+CELL = 20
+"""Units of a patch's shorter side"""
 MOST_BUSY = 16
 """Experts of a layer whose shares are listed"""
 PAPER_SIMILARITY = "The paper quotes 0.29 for ButterflyViT and 0.10 for a standard MoE (ButterflyViT, section 4.3)."
@@ -154,12 +159,12 @@ def image_view(image: TestImage, experts: int) -> dict[str, Any]:
     shown = shown_layers(len(routing.selected))
     pictures = [layer_picture(routing, layer, experts) for layer in shown]
     weights = [picture.first_weight for picture in pictures]
-    answer = f"The model says {image.answer}"
+    answer = Markup("The model says <bdi>{}</bdi>").format(image.answer)
     if image.true_class is not None:
-        answer += f"; it is {image.true_class}"
+        answer += Markup("; it is <bdi>{}</bdi>").format(image.true_class)
     low, high = digits(min(weights)), digits(max(weights))
     says = (
-        f"{answer}. {'Colour and number say' if pictures[0].numbers else 'The colour says'} which expert has the "
+        f". {'Colour and number say' if pictures[0].numbers else 'The colour says'} which expert has the "
         "largest weight in a patch; that weight is "
         f"{low if low == high else f'{low} to {high}'} in a layer's mean. Below: the "
         "patches of each expert."
@@ -169,16 +174,26 @@ def image_view(image: TestImage, experts: int) -> dict[str, Any]:
     channels = image.pixels.shape[-1]
     if channels not in (1, 3):
         says += f" Of the image's {channels} channels the first is shown."
+    width, height = cell(routing.rows, routing.columns)
+    if width != height:
+        says += f" Patches are drawn {'wider' if width > height else 'higher'} than they are."
     return {
         "what": image.what,
-        "says": says + left_out(shown, len(routing.selected)),
+        "says": answer + says + left_out(shown, len(routing.selected)),
         "picture": image_picture(image.pixels),
         "rows": routing.rows,
         "columns": routing.columns,
-        "broad": routing.columns > BROAD * routing.rows,
-        "font": round(min(0.5, 0.075 * routing.columns), 3),
+        "cell_width": round(width, 3),
+        "cell_height": round(height, 3),
+        "broad": width * routing.columns > BROAD * height * routing.rows,
+        "font": round(CELL * min(0.5, 0.075 * routing.columns), 3),
         "layers": pictures,
     }
+
+
+def cell(rows: int, columns: int) -> tuple[float, float]:
+    """Width and height of a patch as it is drawn, so that no picture is far higher or wider than others."""
+    return CELL * max(1.0, rows / (TALLEST * columns)), CELL * max(1.0, columns / (BROADEST * rows))
 
 
 def left_out(shown: list[int], layers: int) -> str:
@@ -186,14 +201,18 @@ def left_out(shown: list[int], layers: int) -> str:
 
 
 def together(number: int, most: int, place: str) -> str:
-    return f" A {place} is the mean of {digits(number / most)} experts." if number > most else ""
+    if number <= most:
+        return ""
+    fewest, rest = divmod(number, most)
+    return f" A {place} is the mean of {f'{fewest} or {fewest + 1}' if rest else fewest} experts."
 
 
 def shares_view(experts: Experts) -> dict[str, Any]:
     layers = experts.analysis.layers
     shown = shown_layers(len(layers))
     number = len(layers[0].shares)
-    most = max(float(layers[index].shares.max()) for index in shown)
+    bars = {index: averaged(layers[index].shares, MOST_COLUMNS) for index in shown}
+    most = max(float(shares.max()) for shares in bars.values())
     listed = min(number, MOST_BUSY)
     return {
         "says": f"Share of all (token, expert) pairs, by expert from 0 to {number - 1}; the line is an even share, "
@@ -203,7 +222,7 @@ def shares_view(experts: Experts) -> dict[str, Any]:
         "layers": [
             {
                 "layer": index,
-                "bars": [100 * share / most for share in averaged(layers[index].shares, MOST_COLUMNS).tolist()],
+                "bars": [100 * share / most for share in bars[index].tolist()],
                 "largest": percent(float(layers[index].shares.max())),
                 "note": f"{np.count_nonzero(layers[index].shares)} of {number} used, the most "
                 f"{percent(float(layers[index].shares.max()))}; load balance {digits(layers[index].load_balance)}",

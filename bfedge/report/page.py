@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
 import bfedge
+from bfedge.measure.against_plan import Comparison
 from bfedge.measure.verify import Check
 from bfedge.report import words
 from bfedge.report.board_sections import boards_context
@@ -49,9 +51,16 @@ SECTIONS = (
         "Caches make the second and third upper bounds.",
         ("energy-figure",),
     ),
-    Section("time", "Measured", "Measured on boards", "", ("stages",)),
+    Section("time", "Measured", "Measured and emulated on boards", "", ("stages",)),
     Section("experts", "Experts", "Experts and routing", "", ("routing", "shares", "similarity")),
-    Section("verify", "Verified", "Does it compute what it should?", "", ("checks",)),
+    Section(
+        "verify",
+        "Verified",
+        "Does it compute what it should?",
+        "The C runtime is compared with the reference on the machine that wrote this page, bit for bit. "
+        "`bfedge verify --checkpoint` compares torch and ONNX besides, and boards where one is at hand.",
+        ("checks",),
+    ),
     Section("provenance", "Versions", "Versions and hashes", "", ()),
 )
 
@@ -66,6 +75,7 @@ def render(report: Report) -> str:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=shown,
     )
     environment.filters.update(count=words.count, size=words.size, amount=words.amount, prose=prose)
     script = read("scheme.js")
@@ -86,12 +96,20 @@ def render(report: Report) -> str:
         **energy_context(report),
         **time_context(report),
         **experts_context(report),
-        checks=[*report.checks, *map(plan_check, report.measured)],
+        checks=[*report.checks, *(plan_check(measured) for measured in report.measured if compared(measured))],
     )
 
 
 def read(name: str) -> str:
     return resources.files(__package__).joinpath("templates", name).read_text(encoding="utf-8")
+
+
+def shown(value: Any) -> Any:
+    """Whatever a template writes: names come from files."""
+    if not isinstance(value, str):
+        return value
+    text = words.printable(value)
+    return trusted(text) if hasattr(value, "__html__") else text
 
 
 def trusted(text: str) -> Any:
@@ -100,12 +118,17 @@ def trusted(text: str) -> Any:
     return Markup(text)
 
 
+def compared(measured: Measured) -> list[Comparison]:
+    """What the board could tell."""
+    return [row for row in measured.against_plan if row.measured is not None]
+
+
 def plan_check(measured: Measured) -> Check:
     differing = [row.what for row in measured.against_plan if not row.agrees]
     where = f"{measured.target}{', emulated' if measured.emulated else ''}"
     if differing:
         return Check(f"plan against {where}", False, f"{measured.file}: differs in {', '.join(differing[:3])}")
-    return Check(f"plan against {where}", True, f"{measured.file}: {len(measured.against_plan)} numbers as planned")
+    return Check(f"plan against {where}", True, f"{measured.file}: {len(compared(measured))} numbers as planned")
 
 
 def prose(text: str) -> Any:
@@ -129,7 +152,7 @@ def pills(report: Report) -> list[dict[str, str]]:
     if report.checks:
         passed = all(check.passed for check in report.checks)
         found.append(
-            {"text": "verified: the reference's bits", "style": "good"}
+            {"text": "C runtime = reference, on this machine", "style": "good"}
             if passed
             else {"text": "not verified", "style": "bad"}
         )
@@ -137,14 +160,21 @@ def pills(report: Report) -> list[dict[str, str]]:
         fitting = sum(board.fits for board in report.boards)
         style = "good" if fitting == len(report.boards) else "warm" if fitting else "bad"
         found.append({"text": f"fits {fitting} of {len(report.boards)} boards", "style": style})
-    differing = sum(not row.agrees for measured in report.measured for row in measured.against_plan)
     if report.measured:
-        found.append(
-            {"text": f"plan differs from measurement: {differing}", "style": "bad"}
-            if differing
-            else {"text": "measured as planned", "style": "good"}
-        )
+        found.append(plan_pill(report.measured))
     return found
+
+
+def plan_pill(profiles: Sequence[Measured]) -> dict[str, str]:
+    emulated, on_boards = any(p.emulated for p in profiles), any(not p.emulated for p in profiles)
+    how = " and ".join(["measured"] * on_boards + ["emulated"] * emulated)
+    rows = [row for profile in profiles for row in compared(profile)]
+    differing = sum(not row.agrees for row in rows)
+    if differing:
+        return {"text": f"plan differs from {'measurement' if on_boards else 'emulation'}: {differing}", "style": "bad"}
+    if not all(compared(profile) for profile in profiles):
+        return {"text": f"{how}, not compared with the plan", "style": "warm"}
+    return {"text": f"{how} as planned", "style": "good"}
 
 
 def tiles(report: Report) -> list[dict[str, str]]:

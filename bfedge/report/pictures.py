@@ -17,7 +17,7 @@ COLOURS = 9
 OTHERS = COLOURS
 """The colour of all others: c9"""
 MOST_NUMBERED = 10
-"""Patches side by side that still leave room for the experts' numbers"""
+"""Patches side by side, or below each other, that still leave room for the experts' numbers"""
 MOST_LAYERS = 12
 """Pictures of one image; of deeper models layers are left out evenly"""
 MOST_PIXELS = 128
@@ -125,7 +125,7 @@ def layer_picture(routing: ImageRouting, layer: int, experts: int) -> LayerPictu
     return LayerPicture(
         layer,
         tuple(shown),
-        tuple(numbers) if routing.columns <= MOST_NUMBERED else (),
+        tuple(numbers) if max(routing.rows, routing.columns) <= MOST_NUMBERED else (),
         float(np.take_along_axis(weights, best, -1).mean()),
     )
 

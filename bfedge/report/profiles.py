@@ -11,13 +11,17 @@ from msgspec import Meta
 from bfedge.errors import BfedgeError
 from bfedge.files import is_file
 from bfedge.measure.against_plan import Comparison
-from bfedge.measure.energy import Account
+from bfedge.measure.energy import Account, EnergyPart, Origin
 from bfedge.report.data import Measured, MeasuredStage
 
 LARGEST_FILE = 2**22
+MISSING = "missing required field"
+"""As msgspec says it"""
 PRINTED = "`bfedge profile --json` prints one"
+AGAIN = "run `bfedge profile --json` again"
 
 Bytes = Annotated[int, Meta(ge=0, le=2**53)]
+Number = Annotated[float, Meta(ge=0, le=1e18)]
 Text = Annotated[str, Meta(max_length=4096)]
 
 
@@ -41,6 +45,29 @@ class Hello(msgspec.Struct, frozen=True):
     workers: Annotated[int, Meta(ge=1, le=1024)]
 
 
+class Compared(msgspec.Struct, frozen=True):
+    what: Text
+    planned: Bytes
+    measured: Bytes | None
+    is_bound: bool
+
+
+class Part(msgspec.Struct, frozen=True):
+    what: Text
+    amount: Number | None
+    unit: Text
+    origin: Origin
+    where: Text
+    pj_per_unit: Number | None
+    source: Text | None
+
+
+class PrintedAccount(msgspec.Struct, frozen=True):
+    name: Text
+    meaning: Text
+    parts: Annotated[tuple[Part, ...], Meta(max_length=16)]
+
+
 class Printed(msgspec.Struct, frozen=True):
     """The fields that the page shows."""
 
@@ -57,8 +84,8 @@ class Printed(msgspec.Struct, frozen=True):
     stages: Annotated[tuple[Stage, ...], Meta(min_length=1, max_length=1024)]
     ticks: Bytes | None
     instructions: Bytes | None
-    against_plan: Annotated[tuple[Comparison, ...], Meta(max_length=2048)]
-    energy: Annotated[tuple[Account, ...], Meta(max_length=16)]
+    against_plan: Annotated[tuple[Compared, ...], Meta(max_length=2048)]
+    energy: Annotated[tuple[PrintedAccount, ...], Meta(max_length=16)]
 
 
 def read_measured(file: Path, sha256: str) -> Measured:
@@ -88,9 +115,14 @@ def read_measured(file: Path, sha256: str) -> Measured:
         stages=tuple(MeasuredStage(s.name, s.ticks, s.instructions, s.model_bytes) for s in found.stages),
         ticks=found.ticks,
         instructions=found.instructions,
-        against_plan=found.against_plan,
-        energy=found.energy,
+        against_plan=tuple(Comparison(**msgspec.structs.asdict(row)) for row in found.against_plan),
+        energy=tuple(account_of(printed) for printed in found.energy),
     )
+
+
+def account_of(printed: PrintedAccount) -> Account:
+    parts = tuple(EnergyPart(**msgspec.structs.asdict(part)) for part in printed.parts)
+    return Account(printed.name, printed.meaning, parts)
 
 
 def read_printed(file: Path) -> Printed:
@@ -105,9 +137,11 @@ def read_printed(file: Path) -> Printed:
         raise BfedgeError(f"`{file}` is larger than {LARGEST_FILE:,} bytes; a profile is not", PRINTED)
     try:
         values: Any = msgspec.json.decode(content)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
+    except (msgspec.DecodeError, ValueError, RecursionError) as problem:  # ValueError: no UTF-8, or too many digits
         raise BfedgeError(f"`{file}` is no JSON: {problem}", PRINTED) from None
     try:
         return msgspec.convert(values, Printed)
     except msgspec.ValidationError as problem:
+        if isinstance(values, dict) and values.get("verb") == "profile" and MISSING in str(problem):
+            raise BfedgeError(f"`{file}` was written by another version of bfedge: {problem}", AGAIN) from None
         raise BfedgeError(f"`{file}` is no profile: {problem}", PRINTED) from None

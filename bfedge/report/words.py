@@ -2,8 +2,26 @@
 
 from __future__ import annotations
 
+import re
+
 UNKNOWN = "n/a"
 TIMES, MINUS = "\N{MULTIPLICATION SIGN}", "\N{MINUS SIGN}"
+
+DIRECTIONS = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""Characters that turn the text around them"""
+UNPRINTABLE = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """Names as a page can show them: without characters that turn our own words around, and with \\xff for a byte of a
+    file's name that is no UTF-8.
+    """
+
+    def seen(found: re.Match[str]) -> str:
+        number = ord(found.group())
+        return f"\\x{number - 0xDC00:02x}" if 0xDC80 <= number <= 0xDCFF else "\N{REPLACEMENT CHARACTER}"
+
+    return UNPRINTABLE.sub(seen, DIRECTIONS.sub("", text))
 
 
 def count(number: float | None) -> str:
