@@ -32,7 +32,7 @@ check: $(VENV)/dev ## Lint, type check and formatting, Python and C
 instructions: $(VENV)/dev ## Count executed instructions and write the record (commit it with the change)
 	$(BIN)/python -m tests.instructions --update
 
-estimates: $(VENV)/dev ## Fit what `plan` estimates instructions with, and measure its error (minutes; commit it with the change)
+estimates: $(VENV)/dev ## Fit what `plan` estimates instructions with, and measure its error (40 minutes; commit it with the change)
 	$(BIN)/python -m tests.estimates --update
 
 format: $(VENV)/dev ## Format Python and C in place
