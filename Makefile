@@ -18,7 +18,7 @@ demo: $(VENV)/demo ## Train on real digits, export for this machine, prove the C
 	$(BIN)/bfedge verify out/digits-host --checkpoint out/digits.pt
 
 test: $(VENV)/dev ## Run all tests (set up on the first call)
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 quick: $(VENV)/dev ## Run the tests that take no more than a few seconds each
 	$(BIN)/python -m pytest -m "not slow" --numprocesses 3 $(ARGS)
