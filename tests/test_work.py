@@ -22,9 +22,9 @@ from bfedge.measure.operations import operations
 from bfedge.measure.work import (
     even_routing,
     experts_used,
-    fewest_experts,
+    fewest_experts_used,
     model_bytes,
-    most_experts,
+    most_experts_used,
     multiply_adds,
     stages,
 )
@@ -66,7 +66,8 @@ def test_bytes_of_weights_are_what_the_runtime_counts() -> None:
             counted = counted_bytes(HostModel(packed, kernels=layout), image, tile)
             assert [stage.model_bytes for stage in planned] == counted, (seed, layout, tile)
             assert all(
-                fewest_experts(model.shape, tile) <= count <= most_experts(model.shape, tile) for count in used
+                fewest_experts_used(model.shape, tile) <= count <= most_experts_used(model.shape, tile)
+                for count in used
             ), (seed, tile, used)
 
 
@@ -117,7 +118,7 @@ def test_even_routing_is_the_mean_of_random_choices(tile: int) -> None:
         experts_used(np.stack([r.choice(24, 3, replace=False) for _ in range(shape.tokens)]), tile) for _ in range(400)
     ]
     assert even_routing(shape, tile) == pytest.approx(np.mean(drawn), abs=4 * np.std(drawn) / 20 + 1e-9)
-    assert fewest_experts(shape, tile) <= even_routing(shape, tile) <= most_experts(shape, tile)
+    assert fewest_experts_used(shape, tile) <= even_routing(shape, tile) <= most_experts_used(shape, tile)
 
 
 def test_estimates_are_recorded_for_every_emulated_board_and_no_other() -> None:
@@ -242,7 +243,10 @@ def test_an_estimate_has_the_stages_of_the_plan() -> None:
 def test_no_routing_is_outside_the_bounds() -> None:
     planned, board = outline(CIFAR_BLOCK), load_profile("nano33-ble")
     for tile in (0, 16):
-        even, worst = estimate(planned, board, tile), estimate(planned, board, tile, [most_experts(CIFAR_BLOCK, tile)])
+        even, worst = (
+            estimate(planned, board, tile),
+            estimate(planned, board, tile, [most_experts_used(CIFAR_BLOCK, tile)]),
+        )
         assert even is not None
         assert worst is not None
         assert even.fewest_instructions < even.instructions < even.most_instructions == worst.instructions

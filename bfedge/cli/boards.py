@@ -69,10 +69,11 @@ def exported_for(model: Path, target: str | None, ternary: str = "2bit", data: s
         yield exported
         return
     from bfedge.cli.export import export_model
+    from bfedge.cli.models import GOLDEN_CASES
 
     with tempfile.TemporaryDirectory(prefix="bfedge-") as temporary:
         folder = Path(temporary, "export")
-        export_model(model, folder, load_profile(target or "host"), ternary, 8, data)
+        export_model(model, folder, load_profile(target or "host"), ternary, GOLDEN_CASES, data)
         yield read_exported(folder)
 
 

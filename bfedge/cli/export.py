@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bfedge.cli.models import TERNARY_ENCODINGS, is_checkpoint, lower_checkpoint, open_checkpoint, packed_bytes
+from bfedge.cli.models import (
+    GOLDEN_CASES,
+    TERNARY_ENCODINGS,
+    is_checkpoint,
+    lower_checkpoint,
+    open_checkpoint,
+    packed_bytes,
+)
 from bfedge.cli.output import count, json_option, out, print_json, table
 from bfedge.errors import BfedgeError
 from bfedge.files import is_folder
@@ -28,7 +35,7 @@ if TYPE_CHECKING:
 @click.option("--out", "out_path", type=click.Path(path_type=Path), help="Folder to write [default: NAME-TARGET].")
 @click.option("--ternary", type=click.Choice(list(TERNARY_ENCODINGS)), default="2bit", show_default=True,
               help="How trits are stored: 2 bits each (fast), or five a byte (small).")  # fmt: skip
-@click.option("--golden", "cases", type=click.IntRange(1, 256), default=8, show_default=True,
+@click.option("--golden", "cases", type=click.IntRange(1, 256), default=GOLDEN_CASES, show_default=True,
               help="Number of golden vectors.")  # fmt: skip
 @click.option("--data", help="Data set whose test images become golden vectors [default: the checkpoint's].")
 @click.option("--tile", type=click.IntRange(1, 65_536),

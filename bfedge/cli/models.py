@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from bfedge.model.checkpoint import Checkpoint
 
 CHECKPOINT_SUFFIXES = (".pt", ".safetensors")
+GOLDEN_CASES = 8
+"""Golden vectors that `bfedge export` adds, unless told otherwise"""
 TERNARY_ENCODINGS: dict[str, TernaryEncoding] = {"2bit": "trits2", "base3": "trits3"}
 
 

@@ -11,7 +11,7 @@ from click.core import ParameterSource
 
 from bfedge.cli.energy_table import energy_as_dicts
 from bfedge.cli.model_options import model_options
-from bfedge.cli.models import TERNARY_ENCODINGS, is_checkpoint, packed_bytes
+from bfedge.cli.models import GOLDEN_CASES, TERNARY_ENCODINGS, is_checkpoint, packed_bytes
 from bfedge.cli.output import json_option, print_json
 from bfedge.cli.plan_tables import show_boards, show_golden, show_model, show_target
 from bfedge.errors import BfedgeError
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from bfedge.packed.outline import Outline
 
 ALL = "all"
-GOLDEN_CASES = 8
-"""That `bfedge export` adds"""
 
 
 @click.command("plan")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bfedge.cli.energy_table import show_energy
+from bfedge.cli.models import GOLDEN_CASES
 from bfedge.cli.output import count, out, table
 
 if TYPE_CHECKING:
@@ -13,8 +14,6 @@ if TYPE_CHECKING:
     from bfedge.measure.plan import Plan
     from bfedge.measure.target_plan import TargetPlan
     from bfedge.packed.outline import Outline
-
-WORDS = {"in place": "used in place", "rearranged": "rearranged for vector instructions", "fastest": "as is fastest"}
 
 
 def show_model(plan: Plan) -> None:
@@ -62,9 +61,10 @@ def show_golden(outline: Outline) -> None:
     from bfedge.packed.outline import with_golden
 
     if not any(section.kind == Kind.golden_input for section in outline.sections):
-        eight = with_golden(outline, 8).file_bytes - outline.file_bytes
+        added = count(with_golden(outline, GOLDEN_CASES).file_bytes - outline.file_bytes)
         out.print(
-            f"\nWithout golden vectors; `bfedge export` adds 8, {count(eight)} bytes (`--golden 8` plans with them)."
+            f"\nWithout golden vectors; `bfedge export` adds {GOLDEN_CASES}, {added} bytes (`--golden {GOLDEN_CASES}` "
+            "plans with them)."
         )
 
 

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from bfedge.measure.against_plan import Comparison
     from bfedge.measure.board_profile import BoardProfile
 
-WEIGHTS_READ = "weights read, "
-
 
 @click.command("profile")
 @click.argument("model", type=click.Path(path_type=Path))
@@ -146,6 +144,8 @@ def show(found: BoardProfile) -> None:
 
 def show_comparisons(compared: list[Comparison]) -> None:
     """Stage by stage only where they differ."""
+    from bfedge.measure.against_plan import WEIGHTS_READ
+
     rows = table("\nmemory, in bytes", "\nplanned", "\nmeasured", "\n")
     for c in compared:
         if not (c.what.startswith(WEIGHTS_READ) and c.agrees):

@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bfedge.cli.models import TERNARY_ENCODINGS, is_checkpoint, lower_checkpoint, open_checkpoint, packed_bytes
+from bfedge.cli.models import (
+    GOLDEN_CASES,
+    TERNARY_ENCODINGS,
+    is_checkpoint,
+    lower_checkpoint,
+    open_checkpoint,
+    packed_bytes,
+)
 from bfedge.cli.output import count, json_option, needs, out, print_json, track, words
 from bfedge.errors import BfedgeError
 from bfedge.files import is_file, is_folder, write_atomically
@@ -27,8 +34,6 @@ if TYPE_CHECKING:
 
 MOST_DIGITS = 9
 """Of the number of an image"""
-GOLDEN_CASES = 8
-"""Of a checkpoint, as `bfedge export` has it, so that the report is of the file that boards get"""
 ALL = "all"
 
 

@@ -21,6 +21,9 @@ from bfedge.measure.plan import plan
 from bfedge.packed.outline import outline_of
 from bfedge.packed.reader import unpack
 
+WEIGHTS_READ = "weights read, "
+"""In front of a stage's name"""
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -81,7 +84,7 @@ def comparisons(found: BoardProfile, runtime: HostModel, exported: Exported, pac
             f"the board ran {len(found.stages)} stages, its model has {len(read)}", "`bfedge verify` says more"
         )
     for planned, stage in zip(read, found.stages, strict=True):
-        yield Comparison(f"weights read, {stage.name}", planned.model_bytes, stage.model_bytes)
+        yield Comparison(f"{WEIGHTS_READ}{stage.name}", planned.model_bytes, stage.model_bytes)
 
 
 def flash(exported: Exported, model_bytes: int) -> Iterator[Comparison]:

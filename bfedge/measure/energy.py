@@ -14,7 +14,6 @@ from bfedge.packed.outline import Outline
 MEMORY_CONSTANT = "energy_pj_per_bit"
 COMPUTE_CONSTANT = "energy_pj_per_multiply_add"
 
-
 Origin = Literal["exact", "counted", "even routing", "estimated", "measured"]
 
 

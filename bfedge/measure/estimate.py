@@ -17,7 +17,7 @@ from bfedge.device.profile import Profile, known_profiles, profile_folder
 from bfedge.errors import BfedgeError
 from bfedge.lowered.model import Shape
 from bfedge.measure.operations import operations
-from bfedge.measure.work import even_routing, fewest_experts, most_experts
+from bfedge.measure.work import even_routing, fewest_experts_used, most_experts_used
 from bfedge.packed.outline import Outline
 
 RECORD = "measured.json"
@@ -147,8 +147,8 @@ def estimate(outline: Outline, profile: Profile, tile: int, experts: Sequence[fl
     stages = by_stage([even_routing(shape, tile)] * shape.layers if experts is None else experts)
     return Estimate(
         instructions=sum(stage.instructions for stage in stages),
-        fewest_instructions=instructions(fewest_experts(shape, tile)),
-        most_instructions=instructions(most_experts(shape, tile)),
+        fewest_instructions=instructions(fewest_experts_used(shape, tile)),
+        most_instructions=instructions(most_experts_used(shape, tile)),
         activation_bytes=sum(stage.bytes_loaded + stage.bytes_stored for stage in stages),
         error=record.instructions.error,
         bytes_error=max(record.bytes_loaded.error, record.bytes_stored.error),

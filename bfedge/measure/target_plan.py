@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from bfedge.device.fit import REARRANGED_WEIGHTS, Fit, Need, fit, needs_of, place
 from bfedge.device.host import kernels_on
@@ -75,7 +75,7 @@ class TargetPlan:
     milliseconds: float | None
     """Estimated from the board's measured rate; None without one, and without instructions of such a processor"""
     rate_source: str | None
-    energy: tuple[Account, ...] = field(default=())
+    energy: tuple[Account, ...]
 
     @property
     def weights_read_bytes(self) -> int:
@@ -90,10 +90,12 @@ def plan_target(
     tile: int | None = None,
     real: RealInput | None = None,
 ) -> TargetPlan:
-    """Args:
-    tile: tokens that go through the experts together; None for as many as fit.
-    name: of the model, for messages.
-    real: an input to count what depends on the routing; without one it is taken to be even.
+    """Everything about a model on one board. A model that does not fit is no error: it is said why.
+
+    Args:
+        tile: tokens that go through the experts together; None for as many as fit.
+        name: of the model, for messages.
+        real: an input to count what depends on the routing; without one it is taken to be even.
     """
     needs = needs_of(outline)
     need = needs(profile)

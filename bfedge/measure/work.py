@@ -1,8 +1,8 @@
 """The work of one inference, from a model's shape alone: multiply-adds, matrix products, and bytes of weights read.
 
 All of it is exact, for one thread. What the routing decides - how many experts a tile of tokens uses - is an argument;
-`even_routing` is what to expect of it, `fewest_experts` and `most_experts` its bounds. The schedule is that of
-runtime_c/src: tests compare every number with the runtime's own counters.
+`even_routing` is what to expect of it, `fewest_experts_used` and `most_experts_used` its bounds. The schedule is that
+of runtime_c/src: tests compare every number with the runtime's own counters.
 """
 
 from __future__ import annotations
@@ -117,12 +117,12 @@ def even_routing(shape: Shape, tile: int) -> float:
     return sum(times * shape.experts * (1 - unused**tokens) for tokens, times in tiles.items())
 
 
-def fewest_experts(shape: Shape, tile: int) -> int:
+def fewest_experts_used(shape: Shape, tile: int) -> int:
     """`experts_used` if all tokens take the same experts."""
     return shape.top_k * schedule_of(shape, True, tile).tiles.total()
 
 
-def most_experts(shape: Shape, tile: int) -> int:
+def most_experts_used(shape: Shape, tile: int) -> int:
     """`experts_used` if tokens share experts only where there are no others left."""
     tiles = schedule_of(shape, True, tile).tiles
     return sum(times * min(shape.experts, tokens * shape.top_k) for tokens, times in tiles.items())

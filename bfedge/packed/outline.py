@@ -40,11 +40,6 @@ class Outline:
     head: bytes
     """Header, without its checksum, and section table: what the file begins with"""
 
-    @property
-    def start(self) -> int:
-        """Offset of the first section."""
-        return self.sections[0].offset
-
     def section(self, kind: Kind, block: int = NO_BLOCK) -> SectionEntry:
         return next(s for s in self.sections if (s.kind, s.block) == (kind, block))
 
