@@ -201,8 +201,8 @@ def show_instructions(found: Estimate, routing: str) -> None:
         f"\ninstructions: {millions(found.instructions)} million an inference, estimated from counts in the board's "
         f"emulator; off by up to {found.error:.1%} on models that were left out"
     )
-    if routing == "even":
-        low, high = millions(found.fewest_instructions), millions(found.most_instructions)
+    low, high = millions(found.fewest_instructions), millions(found.most_instructions)
+    if routing == "even" and low != high:
         out.print(f"by routing from {low} to {high} million")
     if found.outside:
         out.print(f"outside of what was counted, so it may be off by more: {', '.join(found.outside)}")
