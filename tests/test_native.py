@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import nullcontext
 
+import msgspec
 import pytest
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from bfedge.model import native
 from bfedge.model.experts import ButterflyExperts
 from bfedge.model.layers import fake_quantise, float_arithmetic
 from bfedge.model.rotation import Rotation
+from bfedge.model.vit import ViT
 
 SHAPES = [  # d_model, d_ff, experts, top_k, rotation_layers
     (2, 2, 1, 1, 1),
@@ -144,3 +146,22 @@ def test_evaluation_needs_no_gradient(quantised: bool) -> None:
     layer = ButterflyExperts(experts_config((16, 64, 8, 2, 2))).eval()
     with torch.no_grad(), nullcontext() if quantised else float_arithmetic(layer):
         assert not layer(torch.randn(2, 4, 16))[0].requires_grad
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("feed_forward", ["butterfly", "dense"])
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch of itself
+def test_a_training_step_compiles_as_one_graph(feed_forward: str) -> None:
+    """As on a GPU: without the native passes, with the same result and gradients."""
+    torch.manual_seed(0)
+    model = ViT(msgspec.structs.replace(experts_config((16, 64, 4, 2, 2)), feed_forward=feed_forward)).train()
+    images = torch.randint(0, 256, (3, 4, 4, 1))
+
+    def gradients(forward) -> list[Tensor]:
+        model.zero_grad()
+        forward(images)[0].square().sum().backward()
+        return [p.grad.clone() for p in model.parameters() if p.grad is not None]
+
+    compiled = gradients(torch.compile(model.forward_with_routing, backend="eager", fullgraph=True))
+    for got, expected in zip(compiled, gradients(model.forward_with_routing), strict=True):
+        assert torch.allclose(got, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))

@@ -15,6 +15,7 @@ from torch import Tensor
 from bfedge.lowered import arithmetic as numerics
 
 LARGEST_EXACT_FLOAT_SUM = 2**24
+TINY = float(numerics.TINY)  # torch.compile would take NumPy's scalar for a tensor
 
 
 def divide(a: Tensor | float, b: Tensor | float) -> Tensor:
@@ -31,7 +32,7 @@ def square_root(x: Tensor) -> Tensor:
 
 def largest(x: Tensor) -> Tensor:
     """max(max|x|, TINY) over the last axis, which stays."""
-    return x.abs().amax(-1, keepdim=True).clamp_min(float(numerics.TINY))
+    return x.abs().amax(-1, keepdim=True).clamp_min(TINY)
 
 
 def quantise(x: Tensor) -> tuple[Tensor, Tensor]:
