@@ -12,7 +12,7 @@ from PIL import Image
 
 from bfedge.errors import BfedgeError
 from bfedge.files import write_atomically
-from bfedge.training.data import read_image
+from bfedge.training.image_folder import read_image
 
 
 def test_16_bit_grey_is_scaled_and_not_cut_off(tmp_path: Path) -> None:

@@ -16,8 +16,10 @@ import click
 from bfedge.cli.models import (
     GOLDEN_CASES,
     TERNARY_ENCODINGS,
+    ModelArgument,
     is_checkpoint,
     lower_checkpoint,
+    model_name,
     open_checkpoint,
     packed_bytes,
 )
@@ -38,7 +40,7 @@ ALL = "all"
 
 
 @click.command("report")
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=ModelArgument())
 @click.option("--profile", "profiles", type=click.Path(path_type=Path), multiple=True, metavar="FILE.json",
               help="What `bfedge profile --json` printed; may be given several times.")  # fmt: skip
 @click.option("--data", help="Data set whose test images are used [default: the checkpoint's, else golden vectors].")
@@ -83,7 +85,7 @@ def command(
     shown = figures(report)
     if as_json:
         values = {"path": printable(str(out_path)), "bytes": len(text), "sha256": hashlib.sha256(text).hexdigest()}
-        print_json("report", {"model": printable(str(model)), **values, "figures": shown})
+        print_json("report", {"model": printable(model_name(model)), **values, "figures": shown})
         return
     for figure in shown:
         if not figure["present"]:
@@ -163,7 +165,7 @@ def open_subject(path: Path, ternary: str, data: str | None, image: str | None) 
         exported_from, golden_from = read_manifest(path)
         facts += exported_from
     shape = opened.model.shape
-    pixels, classes, what = test_images(shape, checkpoint, data)
+    pixels, classes, what = test_images(shape, checkpoint, data, opened.model.labels)
     images = Images(pixels, classes, NOISE if classes is None else what, are_data=classes is not None)
     if classes is None and checkpoint is None and opened.golden:
         inputs = opened.golden.inputs
@@ -191,7 +193,7 @@ def drawn_image(wanted: str | None, images: Images, shape: Shape) -> Drawn | Non
             raise BfedgeError(f"there is no image {number}; of {images.what} there are {len(images.pixels)}, from 0")
         true_class = None if images.classes is None else int(images.classes[number])
         return Drawn(images.pixels[number], f"number {number} of {images.what}", true_class)
-    from bfedge.training.data import read_image
+    from bfedge.training.image_folder import read_image
 
     file = Path(wanted)
     if not is_file(file):

@@ -1,10 +1,11 @@
-"""The training loop: AdamW, linear warm-up and cosine decay, a checkpoint an epoch, resumable to the bit."""
+"""The training loop: AdamW, linear warm-up and cosine decay, a checkpoint an epoch; on CPUs resumable to the bit."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,49 +18,33 @@ from bfedge.errors import BfedgeError
 from bfedge.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from bfedge.model.experts import Routing
 from bfedge.model.layers import float_arithmetic
-from bfedge.model.losses import training_loss
+from bfedge.model.losses import Losses, training_loss
 from bfedge.model.vit import ViT
-from bfedge.training.augment import augment
+from bfedge.training import processes
+from bfedge.training.average import AverageModel
+from bfedge.training.batches import batches
 from bfedge.training.data import DataSet, load_data
+from bfedge.training.evaluation import Evaluation, evaluate
+from bfedge.training.execution import choose_execution
+from bfedge.training.image_folder import Track
+from bfedge.training.optimiser import parameter_groups, schedule
 from bfedge.training.recipe import Recipe
+from bfedge.training.results import EpochResult, Progress, TrainingResult
+from bfedge.training.state import (
+    STATE_VERSION,
+    check_moments,
+    check_origin,
+    check_weights,
+    comparable,
+)
+from bfedge.training.subset import choose_subset
+from bfedge.training.teacher import Teacher, distillation_loss
 
-EVALUATION_BATCH = 256
 SMALL_ACTIVATIONS = 2_000_000
 """Below this many hidden values a batch, a second thread gains little (1.6 times on two idle cores) and loses much
 where the cores are shared: the threads wait for each other in every operation (2 to 30 times slower, measured)."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What a step reports."""
-
-    epoch: int
-    epochs: int
-    step: int
-    """Steps done in this epoch"""
-    steps: int
-    loss: float
-    """Mean over the epoch so far"""
-    expert_load: list[float]
-    """Share of the routed pairs that each expert took in the epoch so far, over all layers; empty for dense models"""
-
-
-@dataclass(frozen=True)
-class EpochResult:
-    epoch: int
-    loss: float
-    accuracy: float
-    """On the test images, in the deployed arithmetic, 0..1"""
-    expert_load: list[float]
-
-
-@dataclass(frozen=True)
-class TrainingResult:
-    config: ViTConfig
-    epochs: list[EpochResult]
-    deployed_accuracy: float
-    float_accuracy: float
-    parameters: int
+GPU_STEPS_A_REPORT = 10
+"""Reading the loss makes a GPU wait; on CPUs every step reports."""
 
 
 def model_config(recipe: Recipe, data: DataSet) -> ViTConfig:
@@ -80,69 +65,133 @@ def model_config(recipe: Recipe, data: DataSet) -> ViTConfig:
     return config_from_dict(known | recipe.model)
 
 
-def load_recipe_data(recipe: Recipe) -> DataSet:
+def load_recipe_data(recipe: Recipe, track: Track = lambda items, _: items) -> DataSet:
+    """What the recipe names; `track` shows progress."""
     model = recipe.model
     for name in ("image_height", "image_width", "channels"):
         low, high = BOUNDS[name]
         if name in model and (type(model[name]) is not int or not low <= model[name] <= high):
             raise BfedgeError(f"model configuration: {name} is {model[name]!r}; it must be an integer, {low} to {high}")
     size = (model["image_height"], model["image_width"]) if {"image_height", "image_width"} <= model.keys() else None
-    return load_data(recipe.data, size, model.get("channels"))
+    return load_data(recipe.data, size, model.get("channels"), track)
+
+
+class RoutedModel(nn.Module):
+    """The model as DistributedDataParallel and torch.compile take it: called, it gives logits and routings."""
+
+    def __init__(self, model: ViT) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> tuple[Tensor, list[Routing]]:
+        return self.model.forward_with_routing(images)
 
 
 class Trainer:
-    """One training run. `run` may be called once; state after each epoch goes to `out`."""
+    """One training run. `run` may be called once; state after each epoch goes to `out`.
 
-    def __init__(self, recipe: Recipe, data: DataSet, out: Path) -> None:
-        self.settings = recipe.training
+    Among several processes (`bfedge.training.processes`) each has a Trainer of the same recipe and data.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        data: DataSet,
+        out: Path,
+        device: torch.device | None = None,
+        threads: int | None = None,
+    ) -> None:
+        """`threads` of torch on the CPU; None for its own choice, or one where the model is small."""
+        self.settings = settings = recipe.training
         self.recipe = recipe
-        self.data = data
         self.out = out
-        if len(data.train_images) < self.settings.batch_size:
-            raise BfedgeError(
-                f"{len(data.train_images)} training images are less than one batch of {self.settings.batch_size}",
-                f"--set training.batch_size={len(data.train_images)}",
-            )
-        self.config = model_config(recipe, data)
-        hidden = self.settings.batch_size * self.config.tokens * self.config.top_k * self.config.d_ff
-        if hidden < SMALL_ACTIVATIONS:
-            torch.set_num_threads(1)
-        torch.manual_seed(self.settings.seed)
-        self.generator = torch.Generator().manual_seed(self.settings.seed)
-        self.model = ViT(self.config)
-        self.optimiser = torch.optim.AdamW(parameter_groups(self.model, self.settings.weight_decay))
+        self.images_there_are = len(data.train_targets)
+        self.data = choose_subset(data, settings.subset, settings.seed)
+        self.check_batch()
+        self.config = model_config(recipe, self.data)
+        hidden = settings.batch_size // processes.count() * self.config.tokens * self.config.top_k * self.config.d_ff
+        if threads or hidden < SMALL_ACTIVATIONS:
+            torch.set_num_threads(threads or 1)
+        self.execution = choose_execution(device or torch.device("cpu"), settings, self.config)
+        self.device = self.execution.device
+        torch.manual_seed(settings.seed)
+        self.model = ViT(self.config).to(self.device)
+        self.average = AverageModel(self.model, settings.ema) if settings.ema else None
+        self.teacher = None
+        if settings.teacher:
+            self.teacher = Teacher(Path(settings.teacher), self.config, data.labels, self.device)
+        self.optimiser = torch.optim.AdamW(parameter_groups(self.model, settings.weight_decay), fused=True)
+        self.forward = self.shared_forward()
         self.epoch = 0
         self.history: list[EpochResult] = []
 
+    def check_batch(self) -> None:
+        size, images, parts = (
+            self.settings.batch_size,
+            len(self.data.train_targets),
+            processes.count(),
+        )
+        if images < size:
+            raise BfedgeError(
+                f"{images} training images are less than one batch of {size}",
+                f"--set training.batch_size={images}",
+            )
+        if size % parts:
+            raise BfedgeError(
+                f"training.batch_size {size} does not divide among {parts} processes",
+                f"--set training.batch_size={size + -size % parts}",
+            )
+        if self.recipe.augmentation.mixes and parts > 1 and size // parts % 2:
+            raise BfedgeError(
+                f"mixup and cutmix need an even number of images a process; training.batch_size {size} gives "
+                f"{parts} processes {size // parts} each",
+                f"--set training.batch_size={size + parts}",
+            )
+
+    def shared_forward(self) -> Callable[[Tensor], tuple[Tensor, list[Routing]]]:
+        forward: nn.Module = RoutedModel(self.model)
+        if processes.count() > 1:
+            own = [self.device] if self.device.type == "cuda" else None
+            forward = nn.parallel.DistributedDataParallel(forward, own)
+        return torch.compile(forward) if self.execution.compiled else forward
+
     @property
     def steps_an_epoch(self) -> int:
-        return len(self.data.train_images) // self.settings.batch_size
+        return len(self.data.train_targets) // self.settings.batch_size
+
+    @property
+    def final_model(self) -> ViT:
+        """What is evaluated and saved."""
+        return self.average.model if self.average else self.model
+
+    @property
+    def parameters(self) -> int:
+        return sum(p.numel() for p in self.model.parameters())
 
     def resume(self) -> None:
         """Goes on from the checkpoint at `out`. Raises BfedgeError if it belongs to another recipe or has no
         training state.
         """
         checkpoint = load_checkpoint(self.out)
+        check_origin(
+            self.out,
+            checkpoint,
+            self.recipe,
+            config_to_dict(self.config),
+            self.teacher_sha256,
+        )
         state = checkpoint.training
-        if not state:
-            raise BfedgeError(
-                f"`{self.out}` has no training state to resume from",
-                "only .pt checkpoints carry it; train without --resume",
-            )
-        if state.get("recipe") != comparable(self.recipe) or config_to_dict(checkpoint.model.config) != config_to_dict(
-            self.config
-        ):
-            raise BfedgeError(
-                f"`{self.out}` was trained by another recipe or on other data",
-                "resume with the options it was started with",
-            )
         try:
-            self.model.load_state_dict(checkpoint.model.state_dict())
+            if self.average:
+                check_weights(self.out, state["weights"], checkpoint.model)
+                self.model.load_state_dict(state["weights"])
+            self.final_model.load_state_dict(checkpoint.model.state_dict())
             self.optimiser.load_state_dict(state["optimiser"])
             check_moments(self.optimiser)
-            self.generator.set_state(state["generator"])
             self.epoch = int(state["epoch"])
             self.history = [EpochResult(**result) for result in state["history"]]
+            if len(self.history) != self.epoch:
+                raise ValueError(f"{len(self.history)} results of {self.epoch} epochs")
         except (KeyError, TypeError, ValueError, RuntimeError) as problem:
             raise BfedgeError(f"the training state in `{self.out}` is damaged ({problem})") from None
 
@@ -150,51 +199,87 @@ class Trainer:
         self,
         on_step: Callable[[Progress], None] = lambda _: None,
         on_epoch: Callable[[EpochResult], None] = lambda _: None,
+        on_evaluation: Callable[[int, int], None] = lambda done, of: None,
     ) -> TrainingResult:
+        """Trains the epochs that are left. The callbacks hear of every step (on GPUs every few), every epoch, and of
+        the test images while they are classified: how many are done, of how many in this process.
+        """
         while self.epoch < self.settings.epochs:
             self.epoch += 1
+            started = time.perf_counter()
             loss, load = self.train_epoch(on_step)
+            seconds = time.perf_counter() - started
             if not all(bool(torch.isfinite(p).all()) for p in self.model.parameters()):
                 raise self.diverged("weights are no longer finite")
-            result = EpochResult(self.epoch, loss, accuracy(self.model, self.data), load)
+            test = self.evaluate(on_evaluation)
+            result = EpochResult(
+                epoch=self.epoch,
+                loss=loss,
+                accuracy=test.accuracy if test else None,
+                test_loss=test.loss if test else None,
+                expert_load=load,
+                learning_rate=self.rate(self.steps_an_epoch),
+                seconds=seconds,
+                images_per_second=self.steps_an_epoch * self.settings.batch_size / seconds,
+            )
             self.history.append(result)
-            self.save()
+            if processes.rank() == 0:
+                self.save()
             on_epoch(result)
-        with float_arithmetic(self.model):
-            in_float = accuracy(self.model, self.data)
-        return TrainingResult(
-            self.config,
-            self.history,
-            accuracy(self.model, self.data),
-            in_float,
-            sum(p.numel() for p in self.model.parameters()),
-        )
+        with float_arithmetic(self.final_model):
+            in_float = evaluate(self.final_model, self.data, on_evaluation).accuracy
+        deployed = self.history[-1].accuracy
+        if deployed is None:
+            raise BfedgeError(f"the training state in `{self.out}` is damaged (its last epoch was not evaluated)")
+        return TrainingResult(self.config, self.history, deployed, in_float, self.parameters)
+
+    def evaluate(self, on_evaluation: Callable[[int, int], None]) -> Evaluation | None:
+        """Of the deployed arithmetic, in the epochs that are to be evaluated."""
+        if self.epoch % self.settings.evaluate_every and self.epoch < self.settings.epochs:
+            return None
+        return evaluate(self.final_model, self.data, on_evaluation)
 
     def train_epoch(self, on_step: Callable[[Progress], None]) -> tuple[float, list[float]]:
-        settings = self.settings
-        images, targets = torch.from_numpy(self.data.train_images), torch.from_numpy(self.data.train_targets)
-        order = torch.randperm(len(images), generator=self.generator)
+        """Mean loss, and the share of the routed pairs that each expert took."""
+        settings, steps = self.settings, self.steps_an_epoch
+        own = processes.part(settings.batch_size)
+        every = 1 if self.device.type == "cpu" else GPU_STEPS_A_REPORT
         self.model.train()
-        total, counts = 0.0, torch.zeros(self.config.experts)
-        load: list[float] = []
-        for step in range(self.steps_an_epoch):
-            batch = order[step * settings.batch_size : (step + 1) * settings.batch_size]
-            inputs = augment(images[batch].float(), settings.augmentation, self.generator)
-            loss, routings = self.train_step(inputs, targets[batch], step)
-            total += loss
-            for routing in routings:
-                counts += torch.bincount(routing.selected.flatten(), minlength=self.config.experts)
-            load = (counts / counts.sum()).tolist() if routings else []
-            on_step(Progress(self.epoch, settings.epochs, step + 1, self.steps_an_epoch, total / (step + 1), load))
-        return total / self.steps_an_epoch, load
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        shares = torch.zeros(self.config.experts, device=self.device)
+        loss, load = math.nan, list[float]()
+        started = time.perf_counter()
+        stream = batches(
+            self.data,
+            settings.batch_size,
+            self.recipe.augmentation,
+            settings.seed,
+            self.epoch,
+            own,
+            self.device,
+        )
+        for step, (images, targets) in enumerate(stream, 1):
+            losses = self.train_step(images, targets, step)
+            total += losses.total.detach()
+            if len(losses.shares):
+                shares += losses.shares.mean(0)
+            if step % every and step < steps:
+                continue
+            loss = float(processes.mean(total)) / step
+            if not math.isfinite(loss):
+                raise self.diverged(f"the loss is {loss}")
+            load = (shares / step).tolist() if len(losses.shares) else []
+            rate = step * settings.batch_size / (time.perf_counter() - started)
+            on_step(Progress(self.epoch, settings.epochs, step, steps, loss, load, rate))
+        return loss, load
 
-    def train_step(self, inputs: Tensor, targets: Tensor, step: int) -> tuple[float, list[Routing]]:
+    def train_step(self, images: Tensor, targets: Tensor, step: int) -> Losses:
+        """Of the part of a batch that this process takes; steps are counted from 1 in an epoch."""
         settings = self.settings
-        done = (self.epoch - 1) * self.steps_an_epoch + step
-        rate = settings.learning_rate * schedule(done, settings.epochs * self.steps_an_epoch, settings.warmup_share)
         for group in self.optimiser.param_groups:
-            group["lr"] = rate
-        logits, routings = self.model.forward_with_routing(inputs)
+            group["lr"] = self.rate(step)
+        with self.execution.autocast():
+            logits, routings = self.forward(images)
         losses = training_loss(
             logits,
             targets,
@@ -204,14 +289,33 @@ class Trainer:
             settings.smoothness_weight,
             settings.label_smoothing,
         )
-        value = losses.total.item()
-        if not math.isfinite(value):
-            raise self.diverged(f"the loss is {value}")
+        if self.teacher:
+            losses = self.distilled(losses, images, logits)
         self.optimiser.zero_grad()
         losses.total.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.model.parameters(), settings.gradient_clip)
         self.optimiser.step()
-        return value, routings
+        if self.average:
+            self.average.update(self.model, self.steps_done(step))
+        return losses
+
+    def distilled(self, losses: Losses, images: Tensor, logits: Tensor) -> Losses:
+        """The teacher's predictions in place of a share of the labels."""
+        assert self.teacher
+        with self.execution.autocast():
+            theirs = self.teacher.logits(images)
+        share = self.settings.distillation
+        imitation = distillation_loss(logits, theirs, self.settings.temperature)
+        return replace(losses, total=losses.total + share * (imitation - losses.cross_entropy))
+
+    def steps_done(self, step: int) -> int:
+        """Of the whole training, after `step` of this epoch."""
+        return (self.epoch - 1) * self.steps_an_epoch + step
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step, counted from 1, of this epoch."""
+        steps = self.settings.epochs * self.steps_an_epoch
+        return self.settings.learning_rate * schedule(self.steps_done(step) - 1, steps, self.settings.warmup_share)
 
     def diverged(self, how: str) -> BfedgeError:
         rate = self.settings.learning_rate / 3
@@ -220,61 +324,23 @@ class Trainer:
             f"lower the rate, for example --set training.learning_rate={rate:.1g}",
         )
 
+    @property
+    def teacher_sha256(self) -> str:
+        return self.teacher.sha256 if self.teacher else ""
+
     def save(self) -> None:
         state: dict[str, Any] = {}
         if self.out.suffix == ".pt":
             state = {
+                "version": STATE_VERSION,
                 "recipe": comparable(self.recipe),
+                "teacher": self.teacher_sha256,
                 "epoch": self.epoch,
                 "optimiser": self.optimiser.state_dict(),
-                "generator": self.generator.get_state(),
                 "history": [msgspec.to_builtins(result) for result in self.history],
             }
-        save_checkpoint(self.out, Checkpoint(self.model, self.data.labels, self.recipe.data, state))
-
-
-def check_moments(optimiser: torch.optim.Optimizer) -> None:
-    """Raises ValueError unless each state tensor fits its parameter; loading checks no shapes."""
-    for parameter, state in optimiser.state.items():
-        for name, value in state.items():
-            if not isinstance(value, Tensor) or value.numel() == 1:
-                continue
-            whole = value.untyped_storage().nbytes() >= value.numel() * value.element_size()
-            if value.shape != parameter.shape or not whole:
-                raise ValueError(f"`{name}` has shape {list(value.shape)}, its parameter {list(parameter.shape)}")
-
-
-def comparable(recipe: Recipe) -> dict[str, Any]:
-    values: dict[str, Any] = msgspec.to_builtins(recipe)
-    return values
-
-
-def schedule(step: int, steps: int, warmup_share: float) -> float:
-    """Factor on the learning rate: linear warm-up, then cosine to zero."""
-    warmup = warmup_share * steps
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
-
-
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weight decay for matrices only: not for angles, positions, norms and biases."""
-    matrices: list[nn.Parameter] = []
-    others: list[nn.Parameter] = []
-    for name, parameter in model.named_parameters():
-        is_matrix = parameter.ndim >= 2 and not name.endswith(("angles", "position"))
-        (matrices if is_matrix else others).append(parameter)
-    return [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
-
-
-def logits_in_batches(model: ViT, images: Tensor) -> Iterator[Tensor]:
-    model.eval()
-    with torch.no_grad():
-        for start in range(0, len(images), EVALUATION_BATCH):
-            yield model(images[start : start + EVALUATION_BATCH])
-
-
-def accuracy(model: ViT, data: DataSet) -> float:
-    """Share of the test images that the model classifies right, in its present arithmetic."""
-    logits = torch.cat(list(logits_in_batches(model, torch.from_numpy(data.test_images))))
-    return float((logits.argmax(1) == torch.from_numpy(data.test_targets)).float().mean())
+            state |= {"weights": self.model.state_dict()} if self.average else {}
+        save_checkpoint(
+            self.out,
+            Checkpoint(self.final_model, self.data.labels, self.recipe.data, state),
+        )

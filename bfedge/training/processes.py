@@ -1,0 +1,84 @@
+"""One process, or several that torchrun started: each takes a part of every batch, the first one speaks and writes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, distributed
+
+from bfedge.errors import BfedgeError
+
+if TYPE_CHECKING:
+    from torch._C._distributed_c10d import Store
+
+
+def count() -> int:
+    return distributed.get_world_size() if joined() else 1
+
+
+def rank() -> int:
+    return distributed.get_rank() if joined() else 0
+
+
+def joined() -> bool:
+    return distributed.is_available() and distributed.is_initialized()
+
+
+def part(length: int) -> slice:
+    """The share of `length` items that this process takes: contiguous, and equally many where they divide evenly."""
+    return slice(length * rank() // count(), length * (rank() + 1) // count())
+
+
+def total(values: Tensor) -> Tensor:
+    """The sum over all processes."""
+    if joined():
+        values = values.clone()
+        distributed.all_reduce(values)
+    return values
+
+
+def mean(values: Tensor) -> Tensor:
+    return total(values) / count()
+
+
+@contextmanager
+def processes(device: torch.device) -> Iterator[None]:
+    """Joins the processes that torchrun started, if it did: by gloo on CPUs, by nccl on GPUs.
+
+    An error in one of them ends all. The first to fail raises it, and the others end silently: what they see is only
+    that somebody left. Raises BfedgeError if they cannot find each other.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        yield
+        return
+    try:
+        from torch.distributed.rendezvous import rendezvous
+
+        store, own, size = next(rendezvous("env://"))
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        distributed.init_process_group(backend, store=store, rank=own, world_size=size)
+    except (ImportError, RuntimeError, ValueError) as problem:
+        reason = str(problem).splitlines()[0]
+        raise BfedgeError(f"the processes cannot join each other: {reason}", "start them by torchrun") from None
+    try:
+        yield
+    except BaseException:
+        if not is_first(store, own):
+            raise SystemExit(1) from None
+        raise
+    finally:
+        distributed.destroy_process_group()
+
+
+def is_first(store: Store, own: int) -> bool:
+    """Whether no other process failed before this one."""
+    try:
+        return bool(store.compare_set("bfedge/failed", "", str(own)) == str(own).encode())
+    except RuntimeError:  # who kept the store has gone
+        return False
