@@ -14,6 +14,7 @@ from click.core import ParameterSource
 from bfedge.bench.run import PARTS, bench_machine, case_count
 from bfedge.cli.bench_tables import show_result
 from bfedge.cli.boards import board_options, exported_for, hello_as_dict
+from bfedge.cli.models import ModelArgument, model_name
 from bfedge.cli.output import JSON_SCHEMA, count, json_option, out, print_json, table, track, words
 from bfedge.cli.profile import show_what_counts
 from bfedge.errors import BfedgeError
@@ -28,7 +29,7 @@ OF_THIS_MACHINE = ("rounds", "cc", "only", "out_file", "chart")
 
 
 @click.command("bench")
-@click.argument("model", type=click.Path(path_type=Path), required=False)
+@click.argument("model", type=ModelArgument(), required=False)
 @click.option("--target", help="For a checkpoint or .bfe file: the board to export for.")
 @click.option("--runs", type=click.IntRange(1, 100_000), default=50, show_default=True, help="Inferences to time.")
 @board_options
@@ -111,7 +112,9 @@ def bench_board(model: Path, target: str | None, runs: int, line: Line, as_json:
     }
     if as_json:
         target_name = exported.profile.name
-        print_json("bench", {"model": str(model), "target": target_name, **result, "hello": hello_as_dict(board.hello)})
+        print_json(
+            "bench", {"model": model_name(model), "target": target_name, **result, "hello": hello_as_dict(board.hello)}
+        )
         return
     out.print(f"{board.hello.board}, {board.hello.cpu}: {board.where}\n")
     rows = table(f"{result['runs']} inferences", result["unit"])

@@ -10,7 +10,9 @@ import click
 from bfedge.cli.models import (
     GOLDEN_CASES,
     TERNARY_ENCODINGS,
+    ModelArgument,
     is_checkpoint,
+    is_packaged,
     lower_checkpoint,
     open_checkpoint,
     packed_bytes,
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
 
 @click.command("export")
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=ModelArgument())
 @click.option("--target", default="host", show_default=True,
               help="A board that `bfedge devices` lists, or your own profile (board.toml).")  # fmt: skip
 @click.option("--out", "out_path", type=click.Path(path_type=Path), help="Folder to write [default: NAME-TARGET].")
@@ -37,7 +39,9 @@ if TYPE_CHECKING:
               help="How trits are stored: 2 bits each (fast), or five a byte (small).")  # fmt: skip
 @click.option("--golden", "cases", type=click.IntRange(1, 256), default=GOLDEN_CASES, show_default=True,
               help="Number of golden vectors.")  # fmt: skip
-@click.option("--data", help="Data set whose test images become golden vectors [default: the checkpoint's].")
+@click.option("--data",
+              help="Data set whose test images become golden vectors, or a folder of pictures [default: the "
+              "checkpoint's data set].")  # fmt: skip
 @click.option("--tile", type=click.IntRange(1, 65_536),
               help="Tokens that go through the experts together: fewer, less memory [default: as fits].")  # fmt: skip
 @click.option("--cc", help="C compiler [default: $CC; for boards zig, for this machine cc, gcc, clang or zig].")
@@ -55,14 +59,15 @@ def command(
     build: bool,
     as_json: bool,
 ) -> None:
-    """Write a folder that runs MODEL, a checkpoint or a .bfe file, on a target: packed file, golden vectors, C
-    sources, and what the target needs: a program, firmware, a project.
+    """Write a folder that runs MODEL, a checkpoint, a .bfe file or the name of a model that comes with bfedge, on a
+    target: packed file, golden vectors, C sources, and what the target needs: a program, firmware, a project.
     """
     from bfedge.device.profile import load_profile
     from bfedge.export.ports import PROJECT
 
     profile = load_profile(target)
-    folder = out_path or model.with_name(f"{model.stem}-{profile.name}")
+    beside = Path() if is_packaged(model) else model.parent
+    folder = out_path or beside / f"{model.stem}-{profile.name}"
     if build:
         find_builder(profile)
     manifest, golden = export_model(model, folder, profile, ternary, cases, data, tile, cc)
@@ -161,11 +166,15 @@ def golden_images(checkpoint: Checkpoint, data: str | None, cases: int) -> tuple
 
 
 def data_images(source: str, shape: tuple[int, int, int], cases: int) -> tuple[NDArray[np.uint8], str]:
-    """Test images, spread over the data set."""
+    """Test images, spread over the data set; of a folder that has images and no classes, those."""
     import numpy as np
 
-    from bfedge.training.data import load_data
+    from bfedge.cli.pictures import picture_files, read_picture
+    from bfedge.training.data import DIGITS, load_data
 
+    if source != DIGITS and (files := picture_files(Path(source))):
+        some = files[:cases]
+        return np.stack([read_picture(file, shape[:2], shape[2]) for file in some]), f"pictures of {source}"
     test = load_data(source, shape[:2], shape[2]).test_images
     if test.shape[1:] != shape:
         raise BfedgeError(f"the images of `{source}` are {test.shape[1:]}, the model takes {shape}")

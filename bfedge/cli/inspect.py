@@ -8,14 +8,16 @@ from pathlib import Path
 
 import click
 
+from bfedge.cli.models import ModelArgument
 from bfedge.cli.output import count, json_option, out, print_json, table
 
 
 @click.command("inspect")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=ModelArgument())
 @json_option
 def command(file: Path, as_json: bool) -> None:
-    """Show what a packed file (.bfe) contains: configuration, sections, sizes and hash.
+    """Show what a packed file (.bfe), or a model that comes with bfedge, contains: configuration, sections, sizes
+    and hash.
 
     The whole file is checked first.
     """

@@ -18,6 +18,7 @@ import bfedge
 from bfedge.errors import BfedgeError
 
 VERBS = {
+    "demo": "Classify pictures with the model that comes with bfedge.",
     "train": "Train a model from a recipe.",
     "export": "Write a folder that runs a trained model on a device.",
     "flash": "Put an exported model onto its board.",
@@ -26,6 +27,7 @@ VERBS = {
     "bench": "Time inferences on a board, or this machine beside other runtimes.",
     "plan": "Show what a model takes, and which boards it fits: memory, instructions, energy.",
     "report": "Write one HTML page about a model: what it is, where it fits, what was measured.",
+    "compare": "Set trained models side by side: accuracy, size, experts, time.",
     "paper": "Recompute what the papers claim, and say what does not hold.",
     "inspect": "Show what a packed file (.bfe) contains.",
     "devices": "List the boards that bfedge knows.",

@@ -1,21 +1,61 @@
-"""Arguments that name a model: a checkpoint, a packed file or an exported folder."""
+"""Arguments that name a model: a checkpoint, a packed file, an exported folder, or a model that comes with bfedge."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
 from bfedge.cli.output import needs
+from bfedge.errors import BfedgeError
 from bfedge.files import is_folder
-from bfedge.lowered.model import LoweredViT, TernaryEncoding
+from bfedge.models import packaged_models
 
 if TYPE_CHECKING:
+    from bfedge.lowered.model import LoweredViT, TernaryEncoding
     from bfedge.model.checkpoint import Checkpoint
 
 CHECKPOINT_SUFFIXES = (".pt", ".safetensors")
 GOLDEN_CASES = 8
 """Golden vectors that `bfedge export` adds, unless told otherwise"""
 TERNARY_ENCODINGS: dict[str, TernaryEncoding] = {"2bit": "trits2", "base3": "trits3"}
+
+
+class ModelArgument(click.ParamType):
+    """A path, or the name of a packaged model; the command takes it as a path."""
+
+    name = "model"
+
+    def convert(self, value: str | Path, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        return find_model(value)
+
+
+def find_model(name: str | Path) -> Path:
+    """The path `name` if there is such a file or folder, else the packaged model of that name.
+
+    Raises BfedgeError for what looks like a name and is neither; other paths are left to those who open them.
+    """
+    path = Path(name)
+    if os.path.lexists(path):
+        return path
+    packaged = packaged_models()
+    if str(name) in packaged:
+        return packaged[str(name)]
+    if path.name == str(name) and not path.suffix:
+        known = f"bfedge brings {', '.join(packaged)}" if packaged else "`bfedge export` writes a folder"
+        raise BfedgeError(f"there is no model `{name}`: no file, no folder, and none that comes with bfedge", known)
+    return path
+
+
+def is_packaged(path: Path) -> bool:
+    return path in packaged_models().values()
+
+
+def model_name(path: Path) -> str:
+    """As it was named on the command line."""
+    return path.stem if is_packaged(path) else str(path)
 
 
 def is_checkpoint(path: Path) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bfedge.cli.models import is_checkpoint, lower_checkpoint, open_checkpoint, packed_bytes
+from bfedge.cli.models import ModelArgument, is_checkpoint, lower_checkpoint, open_checkpoint, packed_bytes
 from bfedge.cli.output import count, json_option, out, print_json, table, track
 from bfedge.errors import BfedgeError
 
@@ -29,7 +29,7 @@ IMAGES = 64
 
 
 @click.command("paper")
-@click.argument("model", type=click.Path(path_type=Path), required=False)
+@click.argument("model", type=ModelArgument(), required=False)
 @click.option("--data", help="Data set whose test images MODEL sees [default: the checkpoint's, else noise].")
 @click.option("--images", type=click.IntRange(1, 1_000_000),
               help=f"How many of them at most [default: {IMAGES}].")  # fmt: skip
@@ -116,7 +116,7 @@ def some_images(
 
     from bfedge.cli.verify import test_images
 
-    images, _, what = test_images(shape, checkpoint, data)
+    images, _, what = test_images(shape, checkpoint, data, ())
     return images[np.linspace(0, len(images) - 1, min(most, len(images))).astype(int)], what
 
 

@@ -11,7 +11,14 @@ from click.core import ParameterSource
 
 from bfedge.cli.energy_table import energy_as_dicts
 from bfedge.cli.model_options import model_options
-from bfedge.cli.models import GOLDEN_CASES, TERNARY_ENCODINGS, is_checkpoint, packed_bytes
+from bfedge.cli.models import (
+    GOLDEN_CASES,
+    TERNARY_ENCODINGS,
+    ModelArgument,
+    is_checkpoint,
+    model_name,
+    packed_bytes,
+)
 from bfedge.cli.output import json_option, print_json
 from bfedge.cli.plan_tables import show_boards, show_golden, show_model, show_target
 from bfedge.errors import BfedgeError
@@ -27,7 +34,7 @@ ALL = "all"
 
 
 @click.command("plan")
-@click.argument("model", type=click.Path(path_type=Path), required=False)
+@click.argument("model", type=ModelArgument(), required=False)
 @model_options
 @click.option("--ternary", type=click.Choice(list(TERNARY_ENCODINGS)), default="2bit", show_default=True,
               help="How a checkpoint's trits would be stored.")  # fmt: skip
@@ -49,7 +56,8 @@ def command(
     """Show what MODEL takes, part by part, and whether it fits a board: with what tile, how many experts it could have,
     how many instructions and what energy an inference takes.
 
-    MODEL is a checkpoint, a .bfe file or an exported folder; without one, options describe a model that need not
+    MODEL is a checkpoint, a .bfe file, an exported folder or the name of a model that comes with bfedge; without
+    one, options describe a model that need not
     exist. Sizes are exact: those of the packed bytes, and the workspace that the C runtime itself asks for.
     Instructions are estimates, from counts in emulators.
     """
@@ -117,7 +125,7 @@ def real_input(packed: bytes) -> RealInput | None:
 def as_dict(model: Path | None, outline: Outline, plan: Plan, boards: list[TargetPlan]) -> dict[str, Any]:
     shape = {**dataclasses.asdict(outline.shape), "tokens": outline.shape.tokens}
     return {
-        "model": str(model) if model else None,
+        "model": model_name(model) if model else None,
         "config": shape,
         **dataclasses.asdict(plan),
         "boards": [board_as_dict(board) for board in boards],

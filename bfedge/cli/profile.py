@@ -12,6 +12,7 @@ import msgspec
 
 from bfedge.cli.boards import board_options, exported_for, hello_as_dict
 from bfedge.cli.energy_table import energy_as_dicts, show_energy
+from bfedge.cli.models import ModelArgument, model_name
 from bfedge.cli.output import count, json_option, out, print_json, table
 from bfedge.errors import BfedgeError
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @click.command("profile")
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=ModelArgument())
 @click.option("--target", help="For a checkpoint or .bfe file: the board to export for.")
 @board_options
 @json_option
@@ -56,7 +57,7 @@ def command(
         print_json(
             "profile",
             {
-                "model": str(model),
+                "model": model_name(model),
                 "sha256": hashlib.sha256(packed).hexdigest(),
                 "target": exported.profile.name,
                 **as_dict(found),

@@ -13,7 +13,15 @@ import numpy as np
 from rich.text import Text
 
 from bfedge.cli.boards import board_options, exported_for
-from bfedge.cli.models import TERNARY_ENCODINGS, is_checkpoint, lower_checkpoint, open_checkpoint, packed_bytes
+from bfedge.cli.models import (
+    TERNARY_ENCODINGS,
+    ModelArgument,
+    is_checkpoint,
+    lower_checkpoint,
+    model_name,
+    open_checkpoint,
+    packed_bytes,
+)
 from bfedge.cli.output import json_option, out, print_json, track, words
 from bfedge.errors import BfedgeError
 from bfedge.files import is_folder
@@ -22,23 +30,25 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bfedge.device.board import Line
-    from bfedge.device.exported import Exported
     from bfedge.lowered.model import LoweredViT, Shape
     from bfedge.measure.verify import Check
     from bfedge.model.checkpoint import Checkpoint
 
 NOISE_IMAGES = 64
-IMAGES_TO_SLOW_BOARDS = 16
 
 
 @click.command("verify")
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model", type=ModelArgument())
 @click.option("--target", help="For a checkpoint or .bfe file: the board to export for and check.")
 @click.option("--checkpoint", "checkpoint_path", type=click.Path(path_type=Path),
               help="The checkpoint that MODEL was exported from, to compare with torch.")  # fmt: skip
 @click.option("--data", help="Data set whose test images are used [default: the checkpoint's, else noise].")
-@click.option("--images", type=click.IntRange(1, 1_000_000),
-              help="Test images to send to a board [default: all to this machine or over SSH, else 16].")  # fmt: skip
+@click.option("--images-compared", type=click.IntRange(1, 1_000_000), metavar="N",
+              help="Test images that the reference, torch and ONNX run too, evenly from all [default: as many as 34 "
+              "billion multiply-adds allow]. Accuracy is always that of all images.")  # fmt: skip
+@click.option("--images", type=click.IntRange(1, 1_000_000), metavar="N",
+              help="Test images to send to a board [default: those compared; on a serial line and in an emulator "
+              "16].")  # fmt: skip
 @click.option("--ternary", type=click.Choice(list(TERNARY_ENCODINGS)), default="2bit", show_default=True,
               help="How to pack a checkpoint's trits.")  # fmt: skip
 @click.option("--max-drop", type=float, default=1.0, show_default=True,
@@ -50,6 +60,7 @@ def command(
     target: str | None,
     checkpoint_path: Path | None,
     data: str | None,
+    images_compared: int | None,
     images: int | None,
     ternary: str,
     max_drop: float,
@@ -58,9 +69,10 @@ def command(
 ) -> int:
     """Prove that the deployed MODEL computes what it should.
 
-    MODEL is an exported folder, a .bfe file, or a checkpoint, which is packed first. The C runtime must give the
-    reference's bits, on this machine and on the board; torch and ONNX are compared with the deployed model. Exit
-    status 1 if anything is off.
+    MODEL is an exported folder, a .bfe file, a checkpoint, which is packed first, or the name of a model that comes
+    with bfedge. The C runtime must give the reference's bits, on this machine and on the board; torch and ONNX are
+    compared with the deployed model, whose accuracy is the C runtime's on all test images. Exit status 1 if anything
+    is off.
     """
     if math.isnan(max_drop):
         raise BfedgeError("--max-drop nan is no number of points")
@@ -69,19 +81,23 @@ def command(
     checkpoint = open_checkpoint(checkpoint_path) if checkpoint_path else None
     on_board = bool(line.emulate or line.host or line.port or target)
     packed = packed_model(model, checkpoint, ternary)
-    subject = Subject(packed, checkpoint, data)
+    subject = Subject(packed, checkpoint, data, images_compared)
     checks = list(check_here(model, subject, ternary, max_drop))
     unchecked = None
     if is_folder(model) or on_board:
         with exported_for(model, target, ternary, data) as exported:
             if on_board or exported.profile.name == "host":
+                from bfedge.cli.verify_board import check_there
+
                 checks += check_there(exported, subject, line, images)
             else:
                 unchecked = exported.profile.name
     passed = all(check.passed for check in checks)
     if as_json:
         listed = [{"name": c.name, "passed": c.passed, "detail": c.detail, **c.figures} for c in checks]
-        print_json("verify", {"model": str(model), "passed": passed, "unchecked_board": unchecked, "checks": listed})
+        print_json(
+            "verify", {"model": model_name(model), "passed": passed, "unchecked_board": unchecked, "checks": listed}
+        )
     else:
         show(checks, passed, unchecked)
     return 0 if passed else 1
@@ -106,36 +122,50 @@ def packed_model(path: Path, checkpoint: Checkpoint | None, ternary: str) -> byt
 
 
 class Subject:
-    """The packed model, the images to try it with, and what the reference makes of them."""
+    """The packed model, images to try it with, and what the C runtime makes of all of them, the reference of some."""
 
-    def __init__(self, packed: bytes, checkpoint: Checkpoint | None, data: str | None) -> None:
+    def __init__(self, packed: bytes, checkpoint: Checkpoint | None, data: str | None, most: int | None) -> None:
         from bfedge.device.host import HostModel
-        from bfedge.measure.verify import reference_logits
+        from bfedge.measure.verify import images_within_budget, runtime_logits, spread
         from bfedge.packed.reader import unpack
 
         opened = unpack(packed)
-        self.packed, self.checkpoint = packed, checkpoint
+        self.checkpoint = checkpoint
         self.lowered, self.golden = opened.model, opened.golden
         self.runtime = HostModel(packed)
-        self.images, self.targets, what = test_images(self.lowered.shape, checkpoint, data)
-        words.print(f"{what}: {len(self.images)} images")
-        self.expected = reference_logits(self.lowered, self.images, track)
+        shape, labels = self.lowered.shape, self.lowered.labels
+        self.images, self.targets, what = test_images(shape, checkpoint, data, labels)
+        words.print(f"{what}: {len(self.images):,} images")
+        self.deployed = runtime_logits(self.runtime, self.images, track)
+        self.compared = spread(len(self.images), most or images_within_budget(shape))
+        """Numbers of the images whose bits are compared"""
+        self.known: dict[int, NDArray[np.float32]] = {}
+
+    def expected(self, numbers: NDArray[np.intp]) -> NDArray[np.float32]:
+        """The reference's logits of the images with these numbers, each computed once."""
+        from bfedge.measure.verify import reference_logits
+
+        missing = [number for number in numbers.tolist() if number not in self.known]
+        if missing:
+            self.known.update(zip(missing, reference_logits(self.lowered, self.images[missing], track), strict=True))
+        return np.stack([self.known[number] for number in numbers.tolist()])
 
 
 def check_here(path: Path, subject: Subject, ternary: str, max_drop: float) -> Iterable[Check]:
     """On this machine: the runtime, the exported files, torch and ONNX."""
     from bfedge.measure import verify
 
-    lowered, checkpoint, images, expected = subject.lowered, subject.checkpoint, subject.images, subject.expected
-
-    def bits(name: str, what: str, inputs: NDArray[np.uint8], outputs: NDArray[np.float32]) -> Check:
-        got = verify.runtime_logits(subject.runtime, inputs, track)
-        return verify.check_bits(name, what, lowered, subject.runtime, inputs, outputs, got)
-
-    if subject.golden is not None:
-        yield bits("C runtime, golden vectors", "cases", subject.golden.inputs, subject.golden.outputs)
-    kind = "test images" if subject.targets is not None else "noise"
-    yield bits(f"C runtime, {kind}", "images", images, expected)
+    lowered, checkpoint, runtime, golden = subject.lowered, subject.checkpoint, subject.runtime, subject.golden
+    images, expected = subject.images[subject.compared], subject.expected(subject.compared)
+    if golden is not None:
+        got = verify.runtime_logits(runtime, golden.inputs, track)
+        name = "C runtime, golden vectors"
+        yield verify.check_bits(name, "cases", lowered, runtime, golden.inputs, golden.outputs, got)
+    name = f"C runtime, {'noise' if subject.targets is None else 'test images'}"
+    got, total = subject.deployed[subject.compared], len(subject.images)
+    yield verify.check_bits(name, "images", lowered, runtime, images, expected, got, total)
+    if subject.targets is not None:
+        yield verify.check_accuracy(subject.deployed, subject.targets)
     if path.is_dir():
         yield check_manifest(path)
     matches = checkpoint is None or is_checkpoint(path) or is_from(lowered, checkpoint)
@@ -146,77 +176,55 @@ def check_here(path: Path, subject: Subject, ternary: str, max_drop: float) -> I
     if checkpoint is not None and matches:
         compared, name = verify.torch_logits(checkpoint.model, images, track, "torch, quantised"), "quantised torch"
         yield verify.check_torch(expected, compared)
-        yield verify.check_float(float_logits(checkpoint, images), expected, subject.targets, max_drop)
+        in_float = float_logits(checkpoint, subject.images)
+        yield verify.check_float(in_float, subject.deployed, subject.targets, max_drop)
     graph = onnx_graph(path, lowered)
     if graph is not None:
         yield verify.check_onnx(compared, verify.onnx_logits(graph, images, track), name)
 
 
-def check_there(exported: Exported, subject: Subject, line: Line, images: int | None) -> list[Check]:
-    """On the board: its model, golden vectors, memory, and images that are sent to it. A board that does not answer
-    is a check that has failed, beside the others.
-    """
-    from bfedge.measure.verify import Check
-
-    checks: list[Check] = []
-    try:
-        for check in board_checks(exported, subject, line, images):
-            checks.append(check)
-    except BfedgeError as problem:
-        hint = f" ({problem.hint})" if problem.hint else ""
-        checks.append(Check("board", False, f"{problem.message}{hint}"))
-    return checks
-
-
-def board_checks(exported: Exported, subject: Subject, line: Line, images: int | None) -> Iterable[Check]:
-    from bfedge.device.board import open_board
-    from bfedge.device.host import IN_PLACE, REARRANGED, HostModel, kernels_on
-    from bfedge.measure.board import check_board, check_images
-    from bfedge.packed.reader import unpack
-
-    packed = exported.model.read_bytes()  # an export of a checkpoint has golden vectors
-    golden = unpack(packed).golden
-    if golden is None:
-        raise BfedgeError(f"`{exported.model}` has no golden vectors", "export the model again")
-    with open_board(exported, line) as board:
-        words.print(f"{board.hello.board}, {board.hello.cpu}: {board.where}")
-        passed = []
-        rearranged = REARRANGED if board.hello.prepared else IN_PLACE  # as the user's choice of kernels has it
-        runtime = HostModel(
-            packed, kernels=rearranged if line.kernels else kernels_on(exported.profile), threads=line.threads
-        )
-        for check in check_board(board, exported, packed, golden, runtime, track):
-            passed.append(check.passed)
-            yield check
-        if passed[0]:
-            most = images or (len(subject.images) if board.is_fast else IMAGES_TO_SLOW_BOARDS)
-            sent, expected = subject.images[:most], subject.expected[:most]
-            yield check_images(board.session, sent, expected, exported.tile, track)
-
-
 def test_images(
-    shape: Shape, checkpoint: Checkpoint | None, data: str | None
+    shape: Shape,
+    checkpoint: Checkpoint | None,
+    data: str | None,
+    labels: tuple[str, ...],
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None, str]:
-    """Images, their classes where known, and what they are in words."""
+    """Images, their classes where known, and what they are in words. `labels` are the model's, in whose order the
+    classes are numbered.
+    """
     source = data or (checkpoint.data if checkpoint else "")
     if source:
         from bfedge.training.data import load_data
 
         try:
-            test = load_data(source, shape.image_shape[:2], shape.channels)
+            test = load_data(source, shape.image_shape[:2], shape.channels, track)
             if test.test_images.shape[1:] != shape.image_shape:
                 raise BfedgeError(
                     f"images of `{source}` are {test.test_images.shape[1:]}, the model takes {shape.image_shape}"
                 )
             if len(test.labels) != shape.classes:
                 raise BfedgeError(f"`{source}` has {len(test.labels)} classes, the model has {shape.classes}")
-            return test.test_images, test.test_targets, f"test images of {source}"
+            targets = as_numbered(test.test_targets, test.labels, labels, source)
+            return test.test_images, targets, f"test images of {source}"
         except BfedgeError as problem:
             if data:
                 raise
             words.print(f"note: {problem.message}")
     noise = np.random.default_rng(0).integers(0, 256, (NOISE_IMAGES, *shape.image_shape), np.uint8)
     return noise, None, "seeded noise"
+
+
+def as_numbered(
+    targets: NDArray[np.int64], names: tuple[str, ...], labels: tuple[str, ...], source: str
+) -> NDArray[np.int64]:
+    """Targets that count the classes `names`, as the model counts them, by its `labels`."""
+    if not labels or names == labels:
+        return targets
+    if sorted(names) == sorted(labels) and len(set(labels)) == len(labels):
+        return np.array([labels.index(name) for name in names], np.int64)[targets]
+    other = next(name for name in names if name not in labels) if set(names) - set(labels) else names[0]
+    words.print(f"note: the classes of `{source}` have other names than the model's (`{other}`); they count in order")
+    return targets
 
 
 def float_logits(checkpoint: Checkpoint, images: NDArray[np.uint8]) -> NDArray[np.float32]:

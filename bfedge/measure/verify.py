@@ -4,8 +4,10 @@ deployed model.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from multiprocessing.pool import ThreadPool
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,12 +16,18 @@ from numpy.typing import NDArray
 from bfedge.device.host import HostModel
 from bfedge.errors import BfedgeError
 from bfedge.lowered import reference
-from bfedge.lowered.model import LoweredViT
+from bfedge.lowered.model import LoweredViT, Shape, shape_of
+from bfedge.measure.work import multiply_adds
 
 if TYPE_CHECKING:
     from bfedge.model.vit import ViT
 
-BATCH = 64
+LARGEST_BATCH = 64
+BATCH_MULTIPLY_ADDS = 2**33
+"""Of a batch, at most: larger ones of large models are slower, and progress shows in jerks"""
+COMPARED_MULTIPLY_ADDS = 2**35
+"""Of the images whose bits are compared, each of which also the slow reference, torch and ONNX run"""
+TOP = 5
 ONNX_TOLERANCE = 1e-4
 
 Logits = NDArray[np.float32]
@@ -36,13 +44,36 @@ class Check:
     figures: dict[str, Any] = field(default_factory=dict)
 
 
+def images_within_budget(shape: Shape) -> int:
+    """How many images are compared bit for bit where there are more."""
+    return max(1, COMPARED_MULTIPLY_ADDS // sum(multiply_adds(shape).values()))
+
+
+def spread(total: int, most: int) -> NDArray[np.intp]:
+    """Numbers of `most` images, or all, evenly from the first to the last of `total`: folders come class by class."""
+    return np.linspace(0, total - 1, min(most, total)).round().astype(np.intp)
+
+
+def batches_of(images: NDArray[np.uint8], shape: Shape) -> list[NDArray[np.uint8]]:
+    size = min(LARGEST_BATCH, max(1, BATCH_MULTIPLY_ADDS // sum(multiply_adds(shape).values())))
+    return [images[start : start + size] for start in range(0, len(images), size)]
+
+
 def reference_logits(model: LoweredViT, images: NDArray[np.uint8], track: Track) -> Logits:
-    batches = [images[i : i + BATCH] for i in range(0, len(images), BATCH)]
+    batches = batches_of(images, model.shape)
     return np.concatenate([reference.run(model, batch) for batch in track(batches, "reference")])
 
 
 def runtime_logits(runtime: HostModel, images: NDArray[np.uint8], track: Track) -> Logits:
-    return np.stack([runtime.run(image) for image in track(images, "C runtime")])
+    """Logits [images, classes]. Several images at once, one a processor, is faster than several threads an image."""
+    with ThreadPool(1 if runtime.threads > 1 else processors()) as pool:
+        results = pool.imap(runtime.run, images)
+        return np.stack([next(results) for _ in track(range(len(images)), "C runtime")])
+
+
+def processors() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def differing_images(a: Logits, b: Logits) -> NDArray[np.intp]:
@@ -58,19 +89,45 @@ def check_bits(
     images: NDArray[np.uint8],
     expected: Logits,
     got: Logits,
+    total: int | None = None,
 ) -> Check:
-    """Bit for bit; where they differ, the first image is traced to the first stage that differs."""
+    """Bit for bit; where they differ, the first image is traced to the first stage that differs. `total` says of how
+    many the images are an even `spread`.
+    """
     different = differing_images(expected, got)
     bits = int((expected.view(np.uint32) != got.view(np.uint32)).sum())
     figures: dict[str, Any] = {"images": len(images), "differing_images": len(different), "differing_logits": bits}
+    if total is not None:
+        figures["of_images"] = total
     if not len(different):
-        return Check(name, True, f"{len(images)} {what}, 0 differing bits", figures)
+        few = f"{len(images):,} of {total:,}" if total is not None and total > len(images) else f"{len(images)}"
+        return Check(name, True, f"{few} {what}, 0 differing bits", figures)
     first = int(different[0])
     stage = first_differing_stage(model, runtime, images[first])
-    figures |= {"first_image": first, "first_stage": stage}
+    number = first if total is None else int(spread(total, len(images))[first])
+    figures |= {"first_image": number, "first_stage": stage}
     return Check(
-        name, False, f"{len(different)} of {len(images)} {what} differ; the first, {first}, from {stage} on", figures
+        name, False, f"{len(different)} of {len(images)} {what} differ; the first, {number}, from {stage} on", figures
     )
+
+
+def check_accuracy(deployed: Logits, targets: NDArray[np.int64]) -> Check:
+    """What the C runtime makes of all test images. Nothing that can fail: only the user knows what is enough."""
+    accuracy = float((deployed.argmax(1) == targets).mean())
+    figures: dict[str, Any] = {"images": len(targets), "accuracy": accuracy, "top5_accuracy": None}
+    detail = f"{accuracy:.2%} of {len(targets):,} images (C runtime)"
+    if deployed.shape[1] > TOP:
+        figures["top5_accuracy"] = among = float(is_among_top(deployed, targets).mean())
+        detail += f", top-{TOP} {among:.2%}"
+    return Check("deployed accuracy", True, detail, figures)
+
+
+def is_among_top(logits: Logits, targets: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether each target's logit is one of the TOP largest. Of equal logits the first class comes first, as in
+    argmax.
+    """
+    best = np.argsort(-logits, axis=1, kind="stable")[:, :TOP]
+    return np.asarray((best == targets[:, None]).any(1))
 
 
 def first_differing_stage(model: LoweredViT, runtime: HostModel, image: NDArray[np.uint8]) -> str:
@@ -92,15 +149,19 @@ def torch_logits(model: ViT, images: NDArray[np.uint8], track: Track, title: str
 
     model.eval()
     with torch.no_grad():
-        batches = [torch.from_numpy(images[i : i + BATCH]) for i in range(0, len(images), BATCH)]
-        return torch.cat([model(batch) for batch in track(batches, title)]).numpy()
+        batches = batches_of(images, shape_of(model.config))
+        return torch.cat([model(torch.from_numpy(batch)) for batch in track(batches, title)]).numpy()
 
 
 def check_float(in_float: Logits, deployed: Logits, targets: NDArray[np.int64] | None, largest_drop: float) -> Check:
     """Float torch against the deployed model. `largest_drop` is in points of accuracy."""
     agreement = float((in_float.argmax(1) == deployed.argmax(1)).mean())
     difference = float(np.abs(in_float - deployed).max())
-    figures: dict[str, Any] = {"top1_agreement": agreement, "largest_logit_difference": difference}
+    figures: dict[str, Any] = {
+        "images": len(deployed),
+        "top1_agreement": agreement,
+        "largest_logit_difference": difference,
+    }
     detail = f"top-1 agreement {agreement:.2%}, largest logit difference {difference:.3g}"
     passed = True
     if targets is not None:
@@ -123,7 +184,12 @@ def check_torch(expected: Logits, got: Logits) -> Check:
         "quantised torch against reference",
         difference <= ONNX_TOLERANCE and same_class,
         f"largest logit difference {difference:.3g}, {different} of {len(expected)} images differ in a bit",
-        {"largest_logit_difference": difference, "differing_images": different, "top1_equal": same_class},
+        {
+            "images": len(got),
+            "largest_logit_difference": difference,
+            "differing_images": different,
+            "top1_equal": same_class,
+        },
     )
 
 
@@ -136,7 +202,7 @@ def onnx_logits(graph: bytes, images: NDArray[np.uint8], track: Track) -> Logits
     onnxruntime.set_default_logger_severity(3)
     try:
         session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
-        batches = [images[i : i + BATCH] for i in range(0, len(images), BATCH)]
+        batches = [images[i : i + LARGEST_BATCH] for i in range(0, len(images), LARGEST_BATCH)]
         return np.concatenate([session.run(None, {"image": batch})[0] for batch in track(batches, "onnxruntime")])
     except Exception as problem:  # onnxruntime raises many kinds, all with a message
         text = str(problem).strip().splitlines() or ["no message"]
@@ -155,5 +221,10 @@ def check_onnx(expected: Logits, got: Logits, against: str) -> Check:
         difference <= ONNX_TOLERANCE and not unequal,
         f"largest logit difference {difference:.3g}, top-1 equal on {len(got) - unequal} of {len(got)} images, "
         f"{different} differ in a bit",
-        {"largest_logit_difference": difference, "top1_unequal": unequal, "differing_images": different},
+        {
+            "images": len(got),
+            "largest_logit_difference": difference,
+            "top1_unequal": unequal,
+            "differing_images": different,
+        },
     )

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from bfedge.model.checkpoint import Checkpoint, save_checkpoint
+from bfedge.cli.models import lower_checkpoint
+from bfedge.config import ViTConfig
+from bfedge.device.host import HostModel
+from bfedge.lowered.model import shape_of
+from bfedge.measure.verify import images_within_budget, runtime_logits, spread, torch_logits
+from bfedge.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from bfedge.packed.writer import pack
+from bfedge.training.data import load_data
 from tests.cli.runs import SMALL, TINY_TRAINING, Result, Run, complaint, files, parsed
 from tests.random_models import random_lowered, random_vit
 
@@ -155,3 +163,101 @@ def test_verify_fails_if_accuracy_drops(run: Run, tmp_path: Path) -> None:
     result = run("verify", path, "--json", "--max-drop", "-200")
     assert result.status == 1
     assert [name for name, passed in verdict(result).items() if not passed] == ["float torch against deployed"]
+
+
+# ----- many images -----
+
+DIGITS = SMALL | {"image_height": 8, "image_width": 8, "classes": 10}
+
+
+@pytest.fixture(scope="module")
+def on_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained checkpoint for real images."""
+    path = tmp_path_factory.mktemp("digits") / "digits.pt"
+    save_checkpoint(path, Checkpoint(random_vit(6, **DIGITS), tuple("0123456789"), "digits"))
+    return path
+
+
+def checks_of(result: Result) -> dict[str, dict]:
+    return {check["name"]: check for check in parsed(result, "verify")["checks"]}
+
+
+def test_few_images_are_compared_and_all_are_counted(run: Run, on_digits: Path) -> None:
+    found = checks_of(run("verify", on_digits, "--images-compared", "7", "--target", "host", "--json"))
+    assert (found["C runtime, test images"]["images"], found["C runtime, test images"]["of_images"]) == (7, 359)
+    for name in ("quantised torch against reference", "ONNX in onnxruntime against quantised torch"):
+        assert found[name]["images"] == 7
+    assert found["board, test images"]["images"] == 7
+    accuracy, in_float = found["deployed accuracy"], found["float torch against deployed"]
+    assert accuracy["images"] == in_float["images"] == 359
+    test = load_data("digits", None, None)
+    logits = torch_logits(load_checkpoint(on_digits).model, test.test_images, lambda items, _: items, "")
+    order = np.argsort(-logits, 1)
+    assert accuracy["accuracy"] == in_float["deployed_accuracy"] == (order[:, 0] == test.test_targets).mean()
+    assert accuracy["top5_accuracy"] == (order[:, :5] == test.test_targets[:, None]).any(1).mean()
+    text = run("verify", on_digits, "--images-compared", "7").out
+    assert "C runtime, test images: 7 of 359 images, 0 differing bits" in text
+    assert f"deployed accuracy: {accuracy['accuracy']:.2%} of 359 images (C runtime), top-5 " in text
+
+
+def test_more_images_than_are_compared_can_be_sent(run: Run, on_digits: Path) -> None:
+    for sent in (3, 12):
+        found = checks_of(
+            run("verify", on_digits, "--images-compared", "5", "--target", "host", "--images", sent, "--json")
+        )
+        board = found["board, test images"]
+        assert (board["images"], board["differing_images"]) == (sent, 0)
+
+
+def test_a_wrong_bit_in_one_of_few_images_is_found(run: Run, on_digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Image 358 is the last of all, and so compared."""
+    last = load_data("digits", None, None).test_images[-1]
+    right = HostModel.run
+
+    def wrong(model: HostModel, image: np.ndarray, **options: object) -> np.ndarray:
+        logits = right(model, image, **options)
+        if (image == last).all():
+            logits.view(np.uint32)[3] ^= 1
+        return logits
+
+    monkeypatch.setattr(HostModel, "run", wrong)
+    result = run("verify", on_digits, "--images-compared", "7", "--json")
+    check = checks_of(result)["C runtime, test images"]
+    assert result.status == 1
+    assert (check["passed"], check["first_image"]) == (False, 358)
+    assert (check["differing_images"], check["differing_logits"]) == (1, 1)
+
+
+def test_accuracy_of_a_lone_file(run: Run, on_digits: Path, tmp_path: Path) -> None:
+    """Without a checkpoint; a data set's classes may come in another order than the model's."""
+    lowered = lower_checkpoint(load_checkpoint(on_digits), "2bit")
+    accuracies = {}
+    for name, labels in {"same": "0123456789", "turned": "9876543210", "other": "abcdefghij"}.items():
+        file = tmp_path / f"{name}.bfe"
+        file.write_bytes(pack(dataclasses.replace(lowered, labels=tuple(labels))))
+        result = run("verify", file, "--data", "digits", "--json")
+        assert result.status == 0
+        assert ("have other names" in result.err) == (name == "other")
+        accuracies[name] = checks_of(result)["deployed accuracy"]["accuracy"]
+    test = load_data("digits", None, None)
+    logits = runtime_logits(HostModel(file.read_bytes()), test.test_images, lambda items, _: items)
+    assert accuracies["same"] == accuracies["other"] == (logits.argmax(1) == test.test_targets).mean()
+    assert accuracies["turned"] == (logits.argmax(1) == 9 - test.test_targets).mean()
+
+
+def test_data_of_other_classes_or_sizes(run: Run, packed: Path, tmp_path: Path) -> None:
+    file = tmp_path / "nine.bfe"
+    file.write_bytes(pack(random_lowered(7, **(DIGITS | {"classes": 9}))))
+    complaint(run("verify", file, "--data", "digits"), "10 classes, the model has 9")
+    complaint(run("verify", packed, "--data", "digits"), r"\(8, 8, 1\)")
+
+
+def test_the_budget_takes_all_digits_and_some_tens_of_cifar_100() -> None:
+    """ButterflyViT's model: 500 million multiply-adds an image."""
+    digits = random_lowered(1, **(DIGITS | {"d_model": 64, "d_ff": 256, "layers": 2, "experts": 8})).shape
+    assert images_within_budget(digits) > 359
+    cifar = shape_of(ViTConfig(image_height=32, image_width=32, channels=3, patch_size=4, classes=100, d_model=256,
+                               d_ff=1024, layers=7, heads=8, experts=8, top_k=2, rotation_layers=2))  # fmt: skip
+    assert 20 <= images_within_budget(cifar) <= 100
+    assert spread(10_000, 3).tolist() == [0, 5000, 9999]
+    assert spread(4, 9).tolist() == [0, 1, 2, 3]
