@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from bfedge.config import ViTConfig
 from bfedge.lowered.arithmetic import LOG2E
-from bfedge.model import exact
-from bfedge.model.layers import Gelu, Quantised, QuantisedMatrix, quantise_activations, quantise_rows
+from bfedge.model import exact, native
+from bfedge.model.layers import Gelu, Quantised, QuantisedMatrix, fake_quantise
 from bfedge.model.rotation import Rotation
 
 
@@ -69,6 +69,8 @@ class ButterflyExperts(Quantised):
 
     def forward(self, h: Tensor) -> tuple[Tensor, Routing]:
         routing = self.router(h)
+        if native.is_native(h) and not self.exact:
+            return self.down.product(self.mixed_natively(h.flatten(0, 1), routing)).view_as(h), routing
         top_k = routing.selected.shape[-1]
         expert = routing.selected.flatten()
         pairs = h.unsqueeze(2).expand(-1, -1, top_k, -1).reshape(len(expert), -1)
@@ -78,6 +80,14 @@ class ButterflyExperts(Quantised):
         for rank in range(top_k):  # ascending expert index: the order that NUMERICS.md states
             mixed = mixed + routing.weights[..., rank, None] * u[:, :, rank]
         return self.down(mixed), routing
+
+    def mixed_natively(self, tokens: Tensor, routing: Routing) -> Tensor:
+        """What goes into the down projection [tokens, d_ff], rounded: as `forward` has it, in two native passes."""
+        expert, weights = routing.selected.flatten(0, 1), routing.weights.flatten(0, 1)
+        pairs = native.RotateInputs.apply(tokens, expert, *self.theta.tables(), self.quantised)  # type: ignore[no-untyped-call]
+        y = self.substrate.product(pairs)
+        mixed: Tensor = native.MixOutputs.apply(y, expert, weights, *self.phi.tables(), self.quantised)  # type: ignore[no-untyped-call]
+        return mixed
 
 
 class StandardExperts(Quantised):
@@ -95,23 +105,29 @@ class StandardExperts(Quantised):
         nn.init.uniform_(self.down, -bound, bound)
 
     def forward(self, h: Tensor) -> tuple[Tensor, Routing]:
+        """The pairs of each expert lie side by side for its two products; a token's results are added at the end."""
         routing = self.router(h)
-        tokens = h.flatten(0, 1)
-        out = torch.zeros_like(tokens)
-        selected, weights = routing.selected.flatten(0, 1), routing.weights.flatten(0, 1)
-        for expert in range(len(self.up)):
-            token, rank = torch.where(selected == expert)
-            if len(token):
-                u = self.product(self.down[expert], self.gelu(self.product(self.up[expert], tokens[token])))
-                out = out.index_add(0, token, weights[token, rank, None] * u)
-        return out.view_as(h), routing
+        top_k = routing.selected.shape[-1]
+        expert = routing.selected.flatten()
+        order = torch.argsort(expert, stable=True)
+        counts = torch.bincount(expert, minlength=len(self.up)).tolist()
+        pairs = torch.split(self.rounded(h.flatten(0, 1))[order // top_k], counts)
+        matrices = zip(self.rounded(self.up).unbind(), self.rounded(self.down).unbind(), strict=True)
+        results = [
+            F.linear(self.rounded(self.gelu(F.linear(x, up))), down)
+            for x, (up, down) in zip(pairs, matrices, strict=True)
+            if len(x)
+        ]
+        place = torch.empty_like(order)
+        place[order] = torch.arange(len(order), device=order.device)
+        by_rank = torch.cat(results)[place].view(*routing.selected.shape, -1)
+        return (routing.weights[..., None] * by_rank).sum(2), routing
+
+    def rounded(self, x: Tensor) -> Tensor:
+        return fake_quantise(x)[0] if self.quantised else x
 
     def product(self, weight: Tensor, x: Tensor) -> Tensor:
-        if not self.quantised:
-            return F.linear(x, weight)
-        values, scales = quantise_rows(weight)
-        q, s = quantise_activations(x, through=self.training)
-        return F.linear(q, values) * (s * scales[:, 0])
+        return F.linear(self.rounded(x), self.rounded(weight))
 
 
 class DenseFeedForward(nn.Module):

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bfedge.config import attention_scale
-from bfedge.model import exact
+from bfedge.model import exact, native
 
 
 class Quantised(nn.Module):
@@ -43,6 +43,33 @@ def float_arithmetic(model: nn.Module) -> Iterator[None]:
             module.quantised = True
 
 
+class FakeQuantise(torch.autograd.Function):
+    """Rounds each row to int8 steps of its largest magnitude; the gradient passes unchanged."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        if native.is_native(x):
+            rounded, step = native.fake_quantise(x)
+        else:
+            m = exact.largest(x)
+            step = m / 127
+            rounded = torch.round(x * (127 / m)) * step
+        ctx.mark_non_differentiable(step)
+        return rounded, step
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return gradients[0]
+
+
+def fake_quantise(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Training's view of int8: x [..., columns] as quantised (NUMERICS.md, section 2) and multiplied out again, and the
+    steps [..., 1]. Straight-through gradient.
+    """
+    rounded, step = FakeQuantise.apply(x)  # type: ignore[no-untyped-call]
+    return rounded, step
+
+
 class RoundThrough(torch.autograd.Function):
     """Rounds, ties to even, into [low, high]; the gradient passes unchanged."""
 
@@ -61,14 +88,6 @@ def round_through(x: Tensor, limit: int = 127) -> Tensor:
     return rounded
 
 
-def quantise_activations(x: Tensor, through: bool) -> tuple[Tensor, Tensor]:
-    """int8 values (as floats) and scales [..., 1] over the last axis (NUMERICS.md, section 2)."""
-    if not through:
-        return exact.quantise(x)
-    m = exact.largest(x.detach())
-    return round_through(x * (127 / m)), m / 127
-
-
 def quantise_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
     """int8 values (as floats) [..., rows, columns] and scales [..., rows, 1], straight-through."""
     m = exact.largest(weight.detach())
@@ -84,10 +103,13 @@ def ternary(weight: Tensor) -> tuple[Tensor, Tensor]:
 class QuantisedMatrix(Quantised):
     """A matrix [rows, columns], int8 with a scale a row or ternary with one scale, without bias."""
 
+    bias: Tensor | None
+
     def __init__(self, columns: int, rows: int, kind: str = "int8") -> None:
         super().__init__()
         self.kind = kind
         self.weight = nn.Parameter(torch.empty(rows, columns))
+        self.register_parameter("bias", None)
         nn.init.xavier_uniform_(self.weight)
 
     def integers(self) -> tuple[Tensor, Tensor]:
@@ -97,28 +119,34 @@ class QuantisedMatrix(Quantised):
         values, scales = quantise_rows(self.weight)
         return values, scales[:, 0]
 
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.quantised:
-            if self.kind == "int8":
-                return F.linear(x, self.weight)
+    def rounded_weight(self) -> Tensor:
+        """[rows, columns] as the present arithmetic has it, multiplied out."""
+        if self.kind == "ternary":
             trits, gamma = ternary(self.weight)
-            return F.linear(x, trits) * gamma
+            return trits * gamma
+        return fake_quantise(self.weight)[0] if self.quantised else self.weight
+
+    def product(self, x: Tensor) -> Tensor:
+        """Of an x that is rounded already, if the arithmetic is quantised; not exact."""
+        return F.linear(x, self.rounded_weight(), self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.exact:
+            return self.product(fake_quantise(x)[0] if self.quantised else x)
         values, scales = self.integers()
-        q, s = quantise_activations(x, through=self.training)
-        if self.training:
-            return F.linear(q, values) * (s * scales)
-        return exact.integer_product(q, values.T) * (s * scales)
+        q, s = exact.quantise(x)
+        y = exact.integer_product(q, values.T) * (s * scales)
+        return y if self.bias is None else y + self.bias
 
 
 class QuantisedLinear(QuantisedMatrix):
     """The same with a bias."""
 
+    bias: Tensor
+
     def __init__(self, columns: int, rows: int, kind: str = "int8") -> None:
         super().__init__(columns, rows, kind)
         self.bias = nn.Parameter(torch.zeros(rows))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x) + self.bias
 
 
 class LayerNorm(Quantised):
@@ -150,23 +178,34 @@ class Attention(Quantised):
 
     def forward(self, h: Tensor) -> Tensor:
         images, tokens, d_model = h.shape
-        parts = self.qkv(h).view(images, tokens, 3, self.heads, d_model // self.heads).permute(2, 0, 3, 1, 4)
-        heads = self.mix(*parts) if self.quantised else F.scaled_dot_product_attention(*parts)
+        qkv = self.qkv(h).view(images, tokens, 3, self.heads, d_model // self.heads)
+        if self.exact:
+            heads = self.mix_exactly(qkv)
+        elif self.quantised:
+            heads = self.mix_rounded(qkv)
+        else:
+            query, key, value = apart(qkv)
+            heads = F.scaled_dot_product_attention(query, key, value)
         out: Tensor = self.proj(heads.transpose(1, 2).reshape(images, tokens, d_model))
         return out
 
-    def mix(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        through = self.training
-        (query, query_scale), (key, key_scale), (value, value_scale) = (
-            quantise_activations(part, through) for part in (query, key, value)
-        )
+    def mix_rounded(self, qkv: Tensor) -> Tensor:
+        rounded, steps = fake_quantise(qkv)
+        (query, key, value), value_step = apart(rounded), apart(steps)[2]
+        e = torch.softmax(query @ key.transpose(-1, -2) * (self.scale * math.log(2)), -1)
+        weights, _ = fake_quantise(e * value_step.transpose(-1, -2))
+        return weights @ (value / value_step)
+
+    def mix_exactly(self, qkv: Tensor) -> Tensor:
+        (query, query_scale), (key, key_scale), (value, value_scale) = (exact.quantise(part) for part in apart(qkv))
         factors = (query_scale * self.scale) * key_scale.transpose(-1, -2)
-        if through:
-            e = torch.softmax(query @ key.transpose(-1, -2) * factors * math.log(2), -1)
-            weights, weight_scale = quantise_activations(e * value_scale.transpose(-1, -2), through)
-            return weights @ value * weight_scale
         t = exact.integer_product(query, key.transpose(-1, -2)) * factors
         e = exact.exp2fix(t - t.amax(-1, keepdim=True))
-        weights, weight_scale = quantise_activations(e * value_scale.transpose(-1, -2), through)
+        weights, weight_scale = exact.quantise(e * value_scale.transpose(-1, -2))
         total = e.long().sum(-1, keepdim=True).float()
         return exact.integer_product(weights, value) * exact.divide(weight_scale, total)
+
+
+def apart(qkv: Tensor) -> tuple[Tensor, ...]:
+    """[images, tokens, 3, heads, n] as three of [images, heads, tokens, n]."""
+    return qkv.permute(2, 0, 3, 1, 4).unbind(0)

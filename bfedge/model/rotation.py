@@ -42,13 +42,20 @@ class Rotation(Quantised):
             rounded = (angles - turn * torch.round(angles / turn)).half().float()
         return self.angles + (rounded - self.angles).detach() if self.training else rounded
 
-    def forward(self, x: Tensor, expert: Tensor) -> Tensor:
+    def tables(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Angles as the present arithmetic has them, and their sines and cosines (without gradient), each [experts,
+        layers, padded / 2].
+        """
         angles = self.deployed_angles() if self.quantised else self.angles
         sine, cosine = exact.sine_cosine(angles) if self.exact else (torch.sin(angles), torch.cos(angles))
+        return angles, sine.detach(), cosine.detach()
+
+    def forward(self, x: Tensor, expert: Tensor) -> Tensor:
+        angles, sine, cosine = self.tables()
         half = self.padded // 2
         first, second = F.pad(x, (0, self.padded - self.width)).view(-1, half, 2).unbind(-1)
         for layer in range(angles.shape[1]):
-            tables = angles[:, layer], sine[:, layer].detach(), cosine[:, layer].detach()
+            tables = angles[:, layer], sine[:, layer], cosine[:, layer]
             rotated = interleave(*GivensLayer.apply(first, second, expert, *tables))  # type: ignore[no-untyped-call]
             # The perfect shuffle puts rotated[j] and rotated[j + d'/2] side by side: the next layer's pair j.
             first, second = rotated.view(-1, 2, half).unbind(1)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from bfedge.config import ViTConfig
 from bfedge.model import exact
 from bfedge.model.experts import FEED_FORWARD, Routing
-from bfedge.model.layers import Attention, LayerNorm, Quantised, QuantisedLinear, quantise_rows
+from bfedge.model.layers import Attention, LayerNorm, Quantised, QuantisedLinear, fake_quantise, quantise_rows
 
 
 class PatchEmbedding(Quantised):
@@ -52,12 +52,11 @@ class PatchEmbedding(Quantised):
         patches = images.float().view(count, height // p, p, width // p, p, channels).transpose(2, 3)
         centred = patches.reshape(count, -1, p * p * channels) - 128
         weight = self.folded_weight()
-        if self.quantised:
+        if self.exact:
             values, scales = quantise_rows(weight)
-            product = torch.matmul if self.training else exact.integer_product
-            y = product(centred, values.T) * scales[:, 0]
+            y = exact.integer_product(centred, values.T) * scales[:, 0]
         else:
-            y = centred @ weight.T
+            y = centred @ (fake_quantise(weight)[0] if self.quantised else weight).T
         position = self.folded_position()
         if self.class_token is None:
             return y + position
