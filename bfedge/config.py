@@ -28,6 +28,9 @@ MAX_TOKENS = 4096
 MAX_PATCH_COLUMNS = 16384
 
 
+Angles = Literal["float16", "int8"]
+
+
 def padded_width(width: int) -> int:
     """The next power of two: the width a rotation works on."""
     return 1 << (width - 1).bit_length()
@@ -61,6 +64,8 @@ class ViTConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     pooling: Literal["mean", "class"] = "mean"
     projection_weights: Literal["int8", "ternary"] = "int8"
     """Weights of attention and down projection. Patch embedding, router and head are always int8."""
+    angles: Angles = "float16"
+    """Of the experts' rotations, as deployed: binary16, or whole 256ths of a turn."""
     pixel_mean: tuple[float, ...] = (0.5,)
     pixel_std: tuple[float, ...] = (0.5,)
     """Per channel, of pixels scaled to 0..1; one value serves all channels."""

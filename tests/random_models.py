@@ -41,6 +41,7 @@ def random_config(seed: int, **fixed: Any) -> ViTConfig:
         rotation_layers="full" if depth == deepest + 1 else depth,
         pooling=str(r.choice(["mean", "class"])),
         projection_weights=str(r.choice(["int8", "ternary"])),
+        angles=str(r.choice(["float16", "int8"])),
     )
     return config_from_dict(values | fixed)
 

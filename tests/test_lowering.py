@@ -80,6 +80,17 @@ def test_a_lowered_rotation_is_torchs(width: int, depth: int) -> None:
     assert got.tobytes() == expected[:, output_order(width, depth)].tobytes()
 
 
+def test_angles_of_8_bits_are_wrapped_to_one_turn() -> None:
+    layer = torch_rotation.Rotation(4, 1, 1, "int8").eval()
+    with torch.no_grad():
+        for angle in (3.141, -3.1415927, 3.1415927, 100.0, -9.42477, 6.2831855, 0.0123, -0.0122):
+            layer.angles.fill_(angle)
+            lowered = lower_rotation(layer)
+            assert lowered.stored.dtype == np.int8
+            assert (lowered.angles == layer.deployed_angles().numpy()).all()
+            assert np.abs(np.exp(1j * lowered.angles.astype(float)) - np.exp(1j * angle)).max() < np.pi / 256 + 1e-3
+
+
 def test_angles_are_wrapped_to_one_turn() -> None:
     layer = torch_rotation.Rotation(4, 1, 1).eval()
     with torch.no_grad():

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from bfedge.config import ViTConfig, config_from_dict
 from bfedge.lowered import reference
+from bfedge.lowered.angles import codes_of
 from bfedge.lowered.model import Int8Matrix
 from bfedge.model import layers
 from bfedge.model.experts import FEED_FORWARD, ButterflyExperts, Router, Routing
@@ -174,6 +175,7 @@ def test_the_shapes_above_cover_what_they_should() -> None:
     assert {c.top_k for c in configs} == {1, 2, 3, 4}
     assert {c.rotation_layers for c in configs} >= {1, 2, 3, "full"}
     assert {c.projection_weights for c in configs} == {"int8", "ternary"}
+    assert {c.angles for c in configs} == {"float16", "int8"}
     assert any(c.d_model & (c.d_model - 1) for c in configs)
     assert any(c.d_ff & (c.d_ff - 1) for c in configs)
 
@@ -224,7 +226,7 @@ def test_gradients_of_a_quantised_rotation_pass_through_the_rounding() -> None:
     nn.init.normal_(rotation.angles, 0, 2)
     expert, x, upstream = torch.tensor([0, 1, 1]), torch.randn(3, 12), torch.randn(3, 12)
     (got,) = torch.autograd.grad((rotation(x, expert) * upstream).sum(), [rotation.angles])
-    deployed = rotation.binary16_angles().detach().double().requires_grad_()
+    deployed = rotation.deployed_angles().detach().double().requires_grad_()
     naive = torch.cat([algorithm_1(x[i : i + 1].double(), deployed[e]) for i, e in enumerate(expert)])
     (expected,) = torch.autograd.grad((naive * upstream).sum(), [deployed])
     assert torch.allclose(got.double(), expected, rtol=0, atol=1e-5)
@@ -302,13 +304,50 @@ def test_angles_are_deployed_in_binary16_within_one_turn_and_keep_their_gradient
     rotation = Rotation(4, 1, 1)
     with torch.no_grad():
         rotation.angles.copy_(torch.tensor([[[0.1, 7.0]]]))
-    angles = rotation.train().binary16_angles()
+    angles = rotation.train().deployed_angles()
     expected = np.array([0.1, 7.0 - 2 * math.pi], np.float16)
     assert np.allclose(angles.detach().numpy(), expected, rtol=0, atol=1e-6)
-    assert np.array_equal(rotation.eval().binary16_angles().detach().numpy().ravel(), expected.astype(np.float32))
+    assert np.array_equal(rotation.eval().deployed_angles().detach().numpy().ravel(), expected.astype(np.float32))
     angles.sum().backward()
     assert rotation.angles.grad is not None
     assert torch.equal(rotation.angles.grad, torch.ones(1, 1, 2))
+
+
+def test_angles_of_8_bits_are_deployed_as_256ths_of_a_turn_and_keep_their_gradient() -> None:
+    rotation = Rotation(8, 1, 1, "int8")
+    step = math.pi / 128
+    with torch.no_grad():
+        rotation.angles.copy_(torch.tensor([[[0.1, 7.0, math.pi, -0.012]]]))
+    angles = rotation.train().deployed_angles()
+    expected = np.array([4 * step, 29 * step, -math.pi, 0], np.float16)
+    assert np.allclose(angles.detach().numpy().ravel(), expected, rtol=0, atol=1e-6)
+    assert np.array_equal(rotation.eval().deployed_angles().detach().numpy().ravel(), expected.astype(np.float32))
+    angles.sum().backward()
+    assert rotation.angles.grad is not None
+    assert torch.equal(rotation.angles.grad, torch.ones(1, 1, 4))
+
+
+def test_training_separates_experts_whose_angles_of_8_bits_start_alike() -> None:
+    """At first four angles in five are less than half a step, so deployed as 0."""
+    torch.manual_seed(1)
+    model = ViT(small("butterfly", angles="int8", d_model=32, d_ff=64, heads=4, layers=1)).train()
+    rotations = [module for module in model.modules() if isinstance(module, Rotation)]
+    images, target = torch.randint(0, 256, (32, 8, 8, 1)).float(), torch.randint(0, 5, (32,))
+
+    def alike() -> float:
+        """Share of the first two experts' angles that are deployed as the same."""
+        both = [codes_of(rotation.deployed_angles().detach().numpy()) for rotation in rotations]
+        return float(np.concatenate([(codes[0] == codes[1]).ravel() for codes in both]).mean())
+
+    before = alike()
+    optimiser = torch.optim.AdamW(model.parameters(), 1e-2)
+    for _ in range(10):
+        optimiser.zero_grad()
+        logits, routings = model.forward_with_routing(images)
+        training_loss(logits, target, routings, False).total.backward()
+        optimiser.step()
+    assert before > 0.55
+    assert alike() < before / 2
 
 
 # ---------------------------------------------------------------- losses

@@ -15,6 +15,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from bfedge.lowered import arithmetic, reference
+from bfedge.lowered.angles import angles_of, codes_of
 from bfedge.lowered.lower import lower
 from bfedge.lowered.model import LayerNorm
 from bfedge.model import exact
@@ -207,6 +208,18 @@ def test_sine_and_cosine_of_every_angle() -> None:
     assert np.abs(cosine).max() <= 1
     got = exact.sine_cosine(torch.from_numpy(angles.astype(F32)))
     assert [bits(g.numpy()) for g in got] == [bits(sine), bits(cosine)]
+
+
+def test_an_angle_of_8_bits_is_the_binary16_nearest_to_its_256th_of_a_turn() -> None:
+    pi = Fraction("3.14159265358979323846264338327950288419716939937510")
+    halves = [Fraction(float(half)) for half in valid_angles()]
+    codes = np.arange(-128, 128).astype(np.int8)
+    angles = angles_of(codes)
+    for code, angle in zip(codes.tolist(), angles.tolist(), strict=True):
+        assert Fraction(angle) == min(halves, key=lambda half, code=code: abs(half - code * pi / 128)), code
+    assert not np.signbit(angles[128])
+    assert (codes_of(angles) == codes).all()
+    assert (codes_of(angles.astype(np.float64) + 4 * math.pi) == codes).all()
 
 
 def test_sine_and_cosine_of_no_angle() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from bfedge.packed.reader import unpack
 from bfedge.packed.trits import legal_trits, pack_trits, unpack_trits
 from bfedge.packed.validate import BadFileError, validate
 from bfedge.packed.writer import pack, with_checksum
-from tests.random_models import random_images, random_lowered
+from tests.random_models import random_config, random_images, random_lowered
 
 TERNARY = [Encoding.trits2, Encoding.trits3]
 
@@ -71,7 +72,7 @@ def test_same_model_gives_the_same_bytes() -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_section_bytes_are_what_the_formula_says(seed: int) -> None:
-    """Substrate rows at 2 or 1.6 bits a trit (rounded up to bytes a row), 2 bytes an angle."""
+    """Substrate rows at 2 or 1.6 bits a trit (rounded up to bytes a row), 2 bytes an angle or 1."""
     model = random_lowered(seed)
     shape = model.shape
     checked = validate(pack(model))
@@ -79,8 +80,9 @@ def test_section_bytes_are_what_the_formula_says(seed: int) -> None:
     per_byte = {"trits2": 4, "trits3": 5}[substrate.encoding]
     sizes = {s.kind: s.bytes for s in checked.sections if s.block == 0}
     assert sizes[Kind.substrate] == shape.d_ff * -(-shape.d_model // per_byte)
-    assert sizes[Kind.theta] == 2 * shape.experts * shape.theta_layers * padded_width(shape.d_model) // 2
-    assert sizes[Kind.phi] == 2 * shape.experts * shape.phi_layers * padded_width(shape.d_ff) // 2
+    an_angle = {"float16": 2, "int8": 1}[random_config(seed).angles]
+    assert sizes[Kind.theta] == an_angle * shape.experts * shape.theta_layers * padded_width(shape.d_model) // 2
+    assert sizes[Kind.phi] == an_angle * shape.experts * shape.phi_layers * padded_width(shape.d_ff) // 2
     down = model.blocks[0].experts.down
     if isinstance(down, TernaryMatrix):
         assert sizes[Kind.down_weight] == shape.d_model * -(-shape.d_ff // per_byte)
@@ -101,14 +103,17 @@ def test_a_weight_that_is_not_finite_is_refused_before_anything_is_written() -> 
 # --- The rules, one crafted violation each -------------------------------------------------------------------------
 
 
-def a_file() -> bytes:
-    model = random_lowered(7, pooling="class", image_height=4, image_width=4, patch_size=2, d_model=6, d_ff=9, heads=2)
+def a_file(angles: str) -> bytes:
+    shape: dict[str, Any] = dict(image_height=4, image_width=4, patch_size=2, d_model=6, d_ff=9, heads=2)
+    model = random_lowered(7, pooling="class", angles=angles, **shape)
     labelled = LoweredViT(**{**vars(model), "labels": tuple("abcdefghijklmnop"[: model.shape.classes])})
     return pack(labelled, golden_vectors(labelled, random_images(labelled, 2, 7)))
 
 
-FILE = a_file()
+FILE = a_file("float16")
 CHECKED = validate(FILE)
+FILE8 = a_file("int8")
+"""With 8-bit angles"""
 
 
 def put(offset: int, value: bytes, data: bytes = FILE) -> bytes:
@@ -123,12 +128,16 @@ def in_section(kind: Kind, at: int, value: bytes) -> bytes:
     return put(CHECKED.sections[index_of(kind)].offset + at, value)
 
 
-def in_entry(kind: Kind, field: int, value: int) -> bytes:
+def in_entry(kind: Kind, field: int, value: int, data: bytes = FILE) -> bytes:
     """field: 0 kind, 1 block, 2 encoding, 3 reserved, 4 offset, 5 bytes"""
     start = HEADER.size + ENTRY.size * index_of(kind)
-    entry = list(ENTRY.unpack_from(FILE, start))
+    entry = list(ENTRY.unpack_from(data, start))
     entry[field] = value
-    return put(start, ENTRY.pack(*entry))
+    return put(start, ENTRY.pack(*entry), data)
+
+
+def feature(bits: int, data: bytes = FILE) -> bytes:
+    return put(24, struct.pack("<I", bits), data)
 
 
 def config_word(word: int, value: int) -> bytes:
@@ -168,12 +177,18 @@ VIOLATIONS: list[tuple[str, int, str, Callable[[], bytes]]] = [
     ("unknown kind", 11, "unsupported feature", lambda: with_checksum(in_entry(Kind.norm1, 0, 99))),
     ("wrong block", 11, "corrupt", lambda: with_checksum(in_entry(Kind.norm1, 1, 3))),
     ("wrong encoding", 11, "corrupt", lambda: with_checksum(in_entry(Kind.substrate, 2, Encoding.int8))),
+    ("weights as angles", 11, "corrupt", lambda: with_checksum(in_entry(Kind.router_weight, 2, Encoding.angle8))),
+    ("angles as weights", 11, "corrupt", lambda: with_checksum(in_entry(Kind.theta, 2, Encoding.int8, FILE8))),
+    ("half the angles", 11, "corrupt", lambda: with_checksum(in_entry(Kind.theta, 2, Encoding.f16, FILE8))),
+    ("twice the angles", 11, "corrupt", lambda: with_checksum(in_entry(Kind.phi, 2, Encoding.angle8))),
     ("wrong size", 11, "corrupt", lambda: with_checksum(in_entry(Kind.position, 5, 4))),
     ("golden twice", 11, "corrupt", lambda: with_checksum(in_entry(Kind.golden_output, 0, Kind.golden_input))),
     ("offset", 12, "corrupt", lambda: with_checksum(in_entry(Kind.norm, 4, CHECKED.sections[0].offset))),
     ("offset outside", 12, "corrupt", lambda: with_checksum(in_entry(Kind.norm, 4, 2**32 - 16))),
     ("padding", 13, "corrupt", lambda: with_checksum(put(CHECKED.sections[1].offset - 1, b"\1"))),
-    ("features not used", 14, "corrupt", lambda: with_checksum(put(24, struct.pack("<I", 15)))),
+    ("features not used", 14, "corrupt", lambda: with_checksum(feature(15))),
+    ("8-bit angles not used", 14, "corrupt", lambda: with_checksum(feature(FILE[24] | 16))),
+    ("8-bit angles not said", 14, "corrupt", lambda: with_checksum(feature(FILE[24], FILE8))),
     ("illegal trit", 15, "corrupt", lambda: with_checksum(in_section(Kind.substrate, 0, b"\xff"))),
     ("unused trit", 15, "corrupt", lambda: with_checksum(in_section(Kind.substrate, 1, b"\0"))),
     ("weight -128", 15, "corrupt", lambda: with_checksum(in_section(Kind.patch_weight, 3, b"\x80"))),
@@ -240,22 +255,31 @@ def test_truncation_at_every_byte_is_refused() -> None:
         assert verdict(validate, FILE[:length])[0] in ("truncated", "not a model")
 
 
-def test_python_and_c_give_the_same_verdict_on_every_truncation_and_flip() -> None:
-    for length in range(0, len(FILE), 7):
-        assert verdict(validate, FILE[:length]) == verdict(HostModel, FILE[:length])
-    for position in range(len(FILE)):
-        flipped = put(position, bytes([FILE[position] ^ (1 << position % 8)]))
+@pytest.mark.parametrize("file", [FILE, FILE8], ids=["16-bit angles", "8-bit angles"])
+def test_python_and_c_give_the_same_verdict_on_every_truncation_and_flip(file: bytes) -> None:
+    for length in range(0, len(file), 7):
+        assert verdict(validate, file[:length]) == verdict(HostModel, file[:length])
+    for position in range(len(file)):
+        flipped = put(position, bytes([file[position] ^ (1 << position % 8)]), file)
         assert verdict(validate, flipped) == verdict(HostModel, flipped) != ("ok", 0)
+
+
+def test_every_8_bit_angle_is_legal() -> None:
+    theta = next(s for s in validate(FILE8).sections if s.kind == Kind.theta)
+    for code in range(256):
+        data = with_checksum(put(theta.offset, bytes([code]), FILE8))
+        assert verdict(validate, data) == verdict(HostModel, data) == ("ok", 0)
+        assert unpack(data).model.blocks[0].experts.theta.stored.flat[0] == np.uint8(code).astype(np.int8)
 
 
 @settings(max_examples=1500, deadline=None)
 @given(st.data())
 def test_python_and_c_agree_on_altered_files_with_a_right_checksum(draw: st.DataObject) -> None:
     """An attacker can compute the checksum too."""
-    data = FILE
+    data = draw.draw(st.sampled_from([FILE, FILE8]))
     for _ in range(draw.draw(st.integers(1, 3))):
         header = draw.draw(st.booleans())
-        position = draw.draw(st.integers(0, (CHECKED.sections[1].offset if header else len(FILE)) - 1))
+        position = draw.draw(st.integers(0, (CHECKED.sections[1].offset if header else len(data)) - 1))
         value = draw.draw(st.sampled_from([0, 1, 2, 0x7F, 0x80, 0xFF]) | st.integers(0, 255))
         data = put(position, bytes([value]), data)
     data = with_checksum(data)

@@ -139,7 +139,7 @@ def test_expert_memory_is_that_of_the_torch_modules(seed: int) -> None:
     memory = expert_memory.expert_memory(outline_of(pack(random_lowered(seed))))
     assert memory.trits == config.layers * butterfly.substrate.weight.numel()
     assert memory.angles == config.layers * (butterfly.theta.angles.numel() + butterfly.phi.angles.numel())
-    assert memory.angle_bytes == 2 * memory.angles
+    assert memory.angle_bytes == {"float16": 2, "int8": 1}[config.angles] * memory.angles
     assert memory.standard_bytes == config.layers * 4 * (standard.up.numel() + standard.down.numel())
 
 
@@ -177,7 +177,7 @@ def test_a_file_with_other_experts_does_not_match(run: Callable[..., Result]) ->
 
 def algorithm_1(layer: Rotation, expert: int) -> NDArray[np.float64]:
     """[width, width], written out from the paper's text with the deployed angles."""
-    angles = layer.binary16_angles().double().numpy()[expert]
+    angles = layer.deployed_angles().double().numpy()[expert]
     x = np.eye(layer.padded)[: layer.width]
     for layer_angles in angles:
         even, odd = x[:, 0::2], x[:, 1::2]

@@ -42,7 +42,9 @@ CIFAR = cifar_shape(64)
 def planned(seed: int) -> Outline:
     """From the configuration alone."""
     config = random_config(seed)
-    return outline(shape_of(config), "trits3" if seed % 2 else "trits2", config.projection_weights)
+    return outline(
+        shape_of(config), "trits3" if seed % 2 else "trits2", config.projection_weights, angles=config.angles
+    )
 
 
 @pytest.mark.slow
@@ -91,6 +93,7 @@ def test_a_plan_counts_labels_and_golden_vectors(seed: int) -> None:
         config.projection_weights,
         labels_bytes=len("\n".join(labels)),
         golden_cases=3,
+        angles=config.angles,
     )
     assert of_config == dataclasses.replace(of_file, head=of_config.head)
     assert of_config.file_bytes == len(packed)
@@ -104,7 +107,9 @@ def test_more_experts_are_planned_as_they_would_be_packed(seed: int) -> None:
     config = random_config(seed, experts=23)
     other = outline_of(pack(random_lowered(seed, experts=7)))
     ternary = "trits3" if seed % 2 else "trits2"
-    assert with_experts(other, 23) == outline(shape_of(config), ternary, config.projection_weights)
+    assert with_experts(other, 23) == outline(
+        shape_of(config), ternary, config.projection_weights, angles=config.angles
+    )
 
 
 def test_a_file_of_4_gib_is_refused_in_the_plan() -> None:
@@ -366,6 +371,9 @@ def test_a_description_without_a_model(capsys: pytest.CaptureFixture[str]) -> No
     )
     assert found["file_bytes"] == outline(CIFAR, "trits3", "ternary").file_bytes
     assert [board["target"] for board in found["boards"]] == ["esp32-s3"]
+    found = as_json(capsys, "--experts", "64", "--angles", "int8", "--target", "esp32")
+    assert found["file_bytes"] == outline(CIFAR, angles="int8").file_bytes
+    assert outline(CIFAR).file_bytes - found["file_bytes"] == 7 * 64 * 2 * (128 + 512)  # a byte an angle
 
 
 def test_golden_vectors_are_planned_as_they_are_exported(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

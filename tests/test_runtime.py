@@ -32,6 +32,7 @@ def test_the_random_models_cover_what_they_should() -> None:
     assert {c.experts for c in configs} == set(range(1, 17))
     assert {c.pooling for c in configs} == {"mean", "class"}
     assert {c.projection_weights for c in configs} == {"int8", "ternary"}
+    assert {c.angles for c in configs} == {"float16", "int8"}
     for name in ("d_model", "d_ff"):
         powers = {getattr(c, name) == padded_width(getattr(c, name)) for c in configs}
         assert powers == {True, False}

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from bfedge.config import Angles
 from bfedge.device.host import IN_PLACE, REARRANGED, HostModel, TraceCallback, aligned_buffer
 from bfedge.device.profile import Profile, load_profile, profile_folder
 from bfedge.errors import BfedgeError
@@ -221,14 +222,15 @@ def test_a_copy_that_is_built_in_another_way_has_none(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("board", sorted(recorded()))
 def test_what_lies_outside_of_the_counted_models_is_named(board: str) -> None:
-    def outside(shape: Shape) -> tuple[str, ...]:
-        found = estimate(outline(shape), load_profile(board), 4)
+    def outside(shape: Shape, angles: Angles = "float16") -> tuple[str, ...]:
+        found = estimate(outline(shape, angles=angles), load_profile(board), 4)
         assert found is not None
         return found.outside
 
     assert outside(DIGITS) == outside(CIFAR_BLOCK) == ()
     assert outside(dataclasses.replace(DIGITS, d_model=4, heads=2)) == ("d_model 4",)
     assert outside(dataclasses.replace(DIGITS, experts=1024, classes=5000)) == ("experts 1024", "classes 5000")
+    assert outside(DIGITS, "int8") == ("8-bit angles",)
 
 
 def test_an_estimate_has_the_stages_of_the_plan() -> None:

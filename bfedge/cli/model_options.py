@@ -28,6 +28,7 @@ OPTIONS = {
     "classes": (click.INT, 100, "Classes."),
     "pooling": (click.Choice(["class", "mean"]), "class", "A class token, or the mean of all."),
     "projection_weights": (click.Choice(["int8", "ternary"]), "int8", "Of attention and down projection."),
+    "angles": (click.Choice(["float16", "int8"]), "float16", "What those of the rotations are stored as."),
 }
 """Type, default (ButterflyViT's model for CIFAR-100), and help"""
 

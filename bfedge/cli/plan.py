@@ -110,7 +110,9 @@ def described_outline(described: ViTConfig | None, ternary: str) -> Outline:
     from bfedge.packed.outline import outline
 
     assert described is not None
-    return outline(shape_of(described), TERNARY_ENCODINGS[ternary], described.projection_weights)
+    return outline(
+        shape_of(described), TERNARY_ENCODINGS[ternary], described.projection_weights, angles=described.angles
+    )
 
 
 def real_input(packed: bytes) -> RealInput | None:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bfedge.export.onnx_builder import DOUBLE, FLOAT, INT64, GraphBuilder, Tensor
+from bfedge.lowered.angles import ANGLE8
 from bfedge.lowered.arithmetic import (
     COS,
     EPSILON,
@@ -214,16 +215,26 @@ def sine_cosine(g: GraphBuilder, angle: Tensor) -> tuple[Tensor, Tensor]:
         )
 
 
+def stored_angles(g: GraphBuilder, rotation: Rotation, name: str) -> Tensor:
+    """float16 [experts, layers, padded / 2], from the initializer that the file holds."""
+    stored = g.initializer(f"{name}.angles", rotation.stored)
+    if rotation.stored.dtype != np.int8:
+        return stored
+    # Gather counts a negative index from the end
+    table = g.constant("angle8", np.roll(ANGLE8, 128))
+    return g.op("Gather", table, g.cast(stored, INT64), name="angles")
+
+
 def rotate(g: GraphBuilder, rotation: Rotation, name: str, expert: Tensor, x: Tensor, *dimensions: int) -> Tensor:
     """Section 9: [batch, tokens, top_k, width] from x [batch, *dimensions, width] and experts [batch, tokens, top_k].
 
     A layer's pairs are [..., groups, 2, distance] in memory. `dimensions` are tokens and 1 or top_k; if 1, the first
     layer broadcasts a token over its experts.
     """
-    experts, layers, half = rotation.angles.shape
+    experts, layers, half = rotation.stored.shape
     padded = 2 * half
     with g.scope(name.rpartition(".")[2]):
-        sine, cosine = sine_cosine(g, g.initializer(f"{name}.angles", rotation.angles))
+        sine, cosine = sine_cosine(g, stored_angles(g, rotation, name))
         if padded > rotation.width:
             x = g.op("Pad", x, g.integers(0, padded - rotation.width), "", g.integers(-1))
             g.declare(x, *dimensions, padded)

@@ -1,8 +1,8 @@
 """Lowered model to an ONNX graph that computes NUMERICS.md, operation by operation, in the bits of the reference.
 
 The graph is written node by node, without tracing; its structure is that of lowered/reference.py. Weights stay as small
-as in the .bfe file: packed trits, int8 and binary16 angles are initializers, and nodes unpack them; onnxruntime does
-that once, when it loads the file.
+as in the .bfe file: packed trits, int8, and angles of 16 or 8 bits are initializers, and nodes unpack them; onnxruntime
+does that once, when it loads the file.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bfedge.errors import BfedgeError
+from bfedge.lowered.angles import codes_of
 from bfedge.lowered.model import (
     Block,
     ButterflyExperts,
@@ -83,8 +84,8 @@ def fold(layer: rotation.Rotation) -> NDArray[np.int64]:
 
 def lower_rotation(layer: rotation.Rotation) -> Rotation:
     order = angle_order(layer.angles.shape[1], layer.padded)
-    angles = layer.binary16_angles().numpy().astype(np.float16)
-    return Rotation(layer.width, np.take_along_axis(angles, order[None], axis=2))
+    angles = np.take_along_axis(layer.deployed_angles().numpy().astype(np.float16), order[None], axis=2)
+    return Rotation(layer.width, angles if layer.stored == "float16" else codes_of(angles))
 
 
 def matrix(layer: layers.QuantisedMatrix, ternary: TernaryEncoding, columns: NDArray[np.int64] | None = None) -> Matrix:

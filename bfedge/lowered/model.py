@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bfedge.config import ViTConfig, attention_scale
+from bfedge.lowered.angles import angles_of
 
 TernaryEncoding = Literal["trits2", "trits3"]
 
@@ -73,8 +74,15 @@ class Rotation:
 
     width: int
     """Channels that go in and come out; the rotation works on the next power of two"""
-    angles: NDArray[np.float16]
-    """[experts, layers, padded width / 2], radians"""
+    stored: NDArray[np.float16] | NDArray[np.int8]
+    """[experts, layers, padded width / 2], as the packed file stores them: radians, or codes of 8 bits"""
+
+    @property
+    def angles(self) -> NDArray[np.float16]:
+        """The same in radians"""
+        if self.stored.dtype == np.int8:
+            return angles_of(self.stored.astype(np.int8, copy=False))
+        return self.stored.astype(np.float16, copy=False)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from bfedge.errors import BfedgeError
 from bfedge.lowered.model import Shape
 from bfedge.measure.operations import operations
 from bfedge.measure.work import even_routing, fewest_experts_used, most_experts_used
+from bfedge.packed.layout import Encoding
 from bfedge.packed.outline import Outline
 
 RECORD = "measured.json"
@@ -152,7 +153,7 @@ def estimate(outline: Outline, profile: Profile, tile: int, experts: Sequence[fl
         activation_bytes=sum(stage.bytes_loaded + stage.bytes_stored for stage in stages),
         error=record.instructions.error,
         bytes_error=max(record.bytes_loaded.error, record.bytes_stored.error),
-        outside=tuple(outside(shape, record)),
+        outside=tuple(outside(outline, record)),
         stages=stages,
         kernels=record.kernels,
         source=f"{record.emulator}, {record.compiler}",
@@ -160,11 +161,13 @@ def estimate(outline: Outline, profile: Profile, tile: int, experts: Sequence[fl
     )
 
 
-def outside(shape: Shape, record: Record) -> Iterator[str]:
-    for name, size in sizes_of(shape).items():
+def outside(outline: Outline, record: Record) -> Iterator[str]:
+    for name, size in sizes_of(outline.shape).items():
         low, high = record.sizes[name]
         if not low <= size <= high:
             yield f"{name} {size}"
+    if any(section.encoding == Encoding.angle8 for section in outline.sections):
+        yield "8-bit angles"
 
 
 def sizes_of(shape: Shape) -> dict[str, int]:

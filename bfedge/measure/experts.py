@@ -249,8 +249,8 @@ def expert_output(model: LoweredViT, layer: ButterflyExperts, expert: int, h: Fl
     alone = dataclasses.replace(
         layer,
         router=dataclasses.replace(layer.router, values=layer.router.values[only], scales=layer.router.scales[only]),
-        theta=dataclasses.replace(layer.theta, angles=layer.theta.angles[only]),
-        phi=dataclasses.replace(layer.phi, angles=layer.phi.angles[only]),
+        theta=dataclasses.replace(layer.theta, stored=layer.theta.stored[only]),
+        phi=dataclasses.replace(layer.phi, stored=layer.phi.stored[only]),
     )
     output: Float = reference.experts(dataclasses.replace(model.shape, experts=1, top_k=1), alone, h[None])[0]
     return output

@@ -200,7 +200,7 @@ def stages(outline: Outline, in_place: bool, tile: int) -> list[Stage]:
             *of_weight("substrate", Kind.substrate, block, f, d, pairs),
             *of_weight("down projection", Kind.down_weight, block, d, f, in_tiles),
         )
-        one_expert = 2 * (angles(d, shape.theta_layers) + angles(f, shape.phi_layers))
+        one_expert = sum(sections[kind, block].bytes for kind in (Kind.theta, Kind.phi)) // shape.experts
         found.append(Stage(f"block {block} attention", attention, vector_bytes=4 * tokens * (2 + 3 + 1) * d))
         found.append(Stage(f"block {block} experts", experts, 4 * tokens * 2 * d, one_expert))
     head = of_weight("head", Kind.head_weight, NO_BLOCK, shape.classes, d, Counter({1: 1}))

@@ -61,10 +61,10 @@ class ButterflyExperts(Quantised):
         super().__init__()
         d_model, d_ff, experts = config.d_model, config.d_ff, config.experts
         self.router = Router(d_model, experts, config.top_k)
-        self.theta = Rotation(d_model, experts, config.theta_layers)
+        self.theta = Rotation(d_model, experts, config.theta_layers, config.angles)
         self.substrate = QuantisedMatrix(d_model, d_ff, "ternary")
         self.gelu = Gelu()
-        self.phi = Rotation(d_ff, experts, config.phi_layers)
+        self.phi = Rotation(d_ff, experts, config.phi_layers, config.angles)
         self.down = QuantisedMatrix(d_ff, d_model, config.projection_weights)
 
     def forward(self, h: Tensor) -> tuple[Tensor, Routing]:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bfedge.config import padded_width
+from bfedge.config import Angles, padded_width
 from bfedge.model import exact
 from bfedge.model.layers import Quantised
 
@@ -23,23 +23,30 @@ class Rotation(Quantised):
     rotation of the adjacent pairs followed by the perfect shuffle out[2j] = in[j], out[2j+1] = in[j + d'/2].
     """
 
-    def __init__(self, width: int, experts: int, layers: int) -> None:
+    def __init__(self, width: int, experts: int, layers: int, stored: Angles = "float16") -> None:
         super().__init__()
+        self.stored = stored
         self.width = width
         self.padded = padded_width(width)
         self.angles = nn.Parameter(torch.randn(experts, layers, self.padded // 2) * INITIAL_ANGLE_DEVIATION)
 
-    def binary16_angles(self) -> Tensor:
-        """The angles as deployed: within one turn, rounded to binary16 (straight-through), as float32."""
-        turn = 2 * math.pi
-        rounded = (self.angles.detach() - turn * torch.round(self.angles.detach() / turn)).half().float()
+    def deployed_angles(self) -> Tensor:
+        """The angles as deployed: within one turn, rounded to binary16 or to 256ths of a turn (straight-through), as
+        float32.
+        """
+        angles, turn = self.angles.detach(), 2 * math.pi
+        if self.stored == "int8":
+            codes = torch.remainder(torch.round(angles * (256 / turn)) + 128, 256) - 128
+            rounded = (codes * (turn / 256)).half().float()
+        else:
+            rounded = (angles - turn * torch.round(angles / turn)).half().float()
         return self.angles + (rounded - self.angles).detach() if self.training else rounded
 
     def tables(self) -> tuple[Tensor, Tensor, Tensor]:
         """Angles as the present arithmetic has them, and their sines and cosines (without gradient), each [experts,
         layers, padded / 2].
         """
-        angles = self.binary16_angles() if self.quantised else self.angles
+        angles = self.deployed_angles() if self.quantised else self.angles
         sine, cosine = exact.sine_cosine(angles) if self.exact else (torch.sin(angles), torch.cos(angles))
         return angles, sine.detach(), cosine.detach()
 

@@ -34,6 +34,7 @@ class Encoding(IntEnum):
     int8 = 4
     trits2 = 5
     trits3 = 6
+    angle8 = 7
 
 
 class Feature(IntFlag):
@@ -41,9 +42,18 @@ class Feature(IntFlag):
     butterfly_experts = 2
     trits2 = 4
     trits3 = 8
+    angle8 = 16
 
 
-KNOWN_FEATURES = 15
+KNOWN_FEATURES = 31
+
+MATRIX = (Encoding.int8, Encoding.trits2, Encoding.trits3)
+TRITS = (Encoding.trits2, Encoding.trits3)
+ANGLES = (Encoding.f16, Encoding.angle8)
+"""What a section may be stored as, where there is a choice"""
+
+FEATURE_OF = {encoding: Feature[encoding.name] for encoding in (*TRITS, Encoding.angle8)}
+"""What a file needs if a section has this encoding"""
 
 
 class Kind(IntEnum):
@@ -105,8 +115,6 @@ def section_bytes(encoding: Encoding, rows: int, columns: int) -> int:
 def expected_sections(shape: Shape) -> list[Expected]:
     """Every section that a file of this shape must have, in file order; labels and golden vectors may follow."""
     d, f = shape.d_model, shape.d_ff
-    any_matrix = (Encoding.int8, Encoding.trits2, Encoding.trits3)
-    trits = (Encoding.trits2, Encoding.trits3)
     sections: list[Expected] = []
 
     def add(
@@ -127,20 +135,20 @@ def expected_sections(shape: Shape) -> list[Expected]:
     add(Kind.position, NO_BLOCK, f32, shape.tokens, d)
     for block in range(shape.layers):
         add(Kind.norm1, block, f32, 2, d)
-        add(Kind.qkv_weight, block, any_matrix, 3 * d, d)
+        add(Kind.qkv_weight, block, MATRIX, 3 * d, d)
         add(Kind.qkv_scale, block, f32, 1, 3 * d, True)
         add(Kind.qkv_bias, block, f32, 1, 3 * d)
-        add(Kind.proj_weight, block, any_matrix, d, d)
+        add(Kind.proj_weight, block, MATRIX, d, d)
         add(Kind.proj_scale, block, f32, 1, d, True)
         add(Kind.proj_bias, block, f32, 1, d)
         add(Kind.norm2, block, f32, 2, d)
         add(Kind.router_weight, block, Encoding.int8, shape.experts, d)
         add(Kind.router_scale, block, f32, 1, shape.experts)
-        add(Kind.theta, block, Encoding.f16, shape.experts * shape.theta_layers, padded_width(d) // 2)
-        add(Kind.substrate, block, trits, f, d)
+        add(Kind.theta, block, ANGLES, shape.experts * shape.theta_layers, padded_width(d) // 2)
+        add(Kind.substrate, block, TRITS, f, d)
         add(Kind.substrate_scale, block, f32, 1, 1)
-        add(Kind.phi, block, Encoding.f16, shape.experts * shape.phi_layers, padded_width(f) // 2)
-        add(Kind.down_weight, block, any_matrix, d, f)
+        add(Kind.phi, block, ANGLES, shape.experts * shape.phi_layers, padded_width(f) // 2)
+        add(Kind.down_weight, block, MATRIX, d, f)
         add(Kind.down_scale, block, f32, 1, d, True)
     add(Kind.norm, NO_BLOCK, f32, 2, d)
     add(Kind.head_weight, NO_BLOCK, Encoding.int8, shape.classes, d)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
+from bfedge.config import Angles
 from bfedge.errors import BfedgeError
 from bfedge.lowered.model import Shape, TernaryEncoding
+from bfedge.packed import layout
 from bfedge.packed.layout import (
     BYTE_ORDER_MARK,
     ENTRY,
+    FEATURE_OF,
+    FIRST_OPTIONAL_KIND,
     FORMAT_MAJOR,
     FORMAT_MINOR,
     HEADER,
@@ -50,6 +54,7 @@ def outline(
     projections: Projections = "int8",
     labels_bytes: int = 0,
     golden_cases: int = 0,
+    angles: Angles = "float16",
 ) -> Outline:
     """What `pack` would write for a model of this shape.
 
@@ -57,10 +62,17 @@ def outline(
         ternary: how trits are stored.
         projections: what the matrices of attention and the down projections are stored as.
         labels_bytes: of all labels, line feeds between them included.
+        angles: what those of the experts are stored as.
 
     Raises BfedgeError if the file would have 4 GiB or more.
     """
-    return lay_out(shape, planned_sections(shape, Encoding[ternary], projections, labels_bytes, golden_cases))
+    trits = Encoding[ternary]
+    chosen = {
+        layout.MATRIX: Encoding.int8 if projections == "int8" else trits,
+        layout.TRITS: trits,
+        layout.ANGLES: Encoding.f16 if angles == "float16" else Encoding.angle8,
+    }
+    return lay_out(shape, planned_sections(shape, chosen, labels_bytes, golden_cases))
 
 
 def outline_of(data: bytes) -> Outline:
@@ -108,15 +120,12 @@ def sized(want: Expected, encoding: Encoding, previous: Encoding) -> SectionEntr
 
 
 def planned_sections(
-    shape: Shape, ternary: Encoding, projections: Projections, labels_bytes: int, golden_cases: int
+    shape: Shape, chosen: Mapping[tuple[Encoding, ...], Encoding], labels_bytes: int, golden_cases: int
 ) -> Iterator[SectionEntry]:
-    """Sections without their offsets."""
+    """Sections without their offsets; `chosen` are the encodings where there is a choice."""
     previous = Encoding.bytes
     for want in expected_sections(shape):
-        if len(want.encodings) == 1:
-            encoding = want.encodings[0]
-        else:
-            encoding = Encoding.int8 if Encoding.int8 in want.encodings and projections == "int8" else ternary
+        encoding = chosen.get(want.encodings, want.encodings[0])
         yield sized(want, encoding, previous)
         previous = encoding
     if labels_bytes:
@@ -145,8 +154,8 @@ def lay_out(shape: Shape, sections: Iterable[SectionEntry]) -> Outline:
     for s in listed:
         placed.append(SectionEntry(s.kind, s.block, s.encoding, end, s.bytes, s.rows, s.columns))
         end += aligned(s.bytes)
-        if s.encoding in (Encoding.trits2, Encoding.trits3):
-            features |= Feature[Encoding(s.encoding).name]
+        if s.kind < FIRST_OPTIONAL_KIND:
+            features |= FEATURE_OF.get(Encoding(s.encoding), Feature(0))
     if end >= 2**32:
         raise BfedgeError(f"the packed file would have {end:,} bytes; the format holds less than 4 GiB")
     header = HEADER.pack(

@@ -23,6 +23,11 @@ from bfedge.packed.layout import NO_BLOCK, Encoding, Kind
 from bfedge.packed.trits import unpack_trits
 from bfedge.packed.validate import CheckedFile, SectionEntry, validate
 
+DTYPES = {
+    **{Encoding.f32: "<f4", Encoding.f16: "<f2", Encoding.bytes: "u1"},
+    **{Encoding.int8: "i1", Encoding.angle8: "i1"},
+}
+
 
 @dataclass(frozen=True)
 class PackedModel:
@@ -58,9 +63,6 @@ class Reader:
 
     def block(self, index: int) -> Block:
         shape = self.checked.shape
-        angles = (shape.experts, -1)
-        theta = self.array(Kind.theta, index).reshape(*angles, self.sections[Kind.theta, index].columns)
-        phi = self.array(Kind.phi, index).reshape(*angles, self.sections[Kind.phi, index].columns)
         substrate = self.matrix(Kind.substrate, index)
         assert isinstance(substrate, TernaryMatrix)
         return Block(
@@ -70,9 +72,9 @@ class Reader:
             norm2=self.norm(Kind.norm2, index),
             experts=ButterflyExperts(
                 router=self.int8(Kind.router_weight, index),
-                theta=Rotation(shape.d_model, theta),
+                theta=self.rotation(Kind.theta, index, shape.d_model),
                 substrate=substrate,
-                phi=Rotation(shape.d_ff, phi),
+                phi=self.rotation(Kind.phi, index, shape.d_ff),
                 down=self.matrix(Kind.down_weight, index),
             ),
         )
@@ -82,8 +84,7 @@ class Reader:
 
     def array(self, kind: Kind, block: int) -> NDArray:
         section = self.sections[kind, block]
-        dtype = {Encoding.f32: "<f4", Encoding.f16: "<f2", Encoding.bytes: "u1", Encoding.int8: "i1"}
-        values = np.frombuffer(self.contents(section), dtype[Encoding(section.encoding)])
+        values = np.frombuffer(self.contents(section), DTYPES[Encoding(section.encoding)])
         values = values.astype(values.dtype.newbyteorder("="))
         return values if section.rows == 1 else values.reshape(section.rows, section.columns)
 
@@ -100,6 +101,10 @@ class Reader:
         matrix = self.matrix(kind, block)
         assert isinstance(matrix, Int8Matrix)
         return matrix
+
+    def rotation(self, kind: Kind, block: int, width: int) -> Rotation:
+        columns = self.sections[kind, block].columns
+        return Rotation(width, self.array(kind, block).reshape(self.checked.shape.experts, -1, columns))
 
     def norm(self, kind: Kind, block: int) -> LayerNorm:
         gain, bias = self.array(kind, block)

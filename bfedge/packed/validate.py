@@ -19,6 +19,7 @@ from bfedge.packed.layout import (
     CONFIG_WORDS,
     CRC_OFFSET,
     ENTRY,
+    FEATURE_OF,
     FIRST_OPTIONAL_KIND,
     FORMAT_MAJOR,
     HEADER,
@@ -262,8 +263,8 @@ def check_features(sections: tuple[SectionEntry, ...], required: int) -> None:
     """V14."""
     used = Feature.vision_transformer | Feature.butterfly_experts
     for section in sections:
-        if section.kind < FIRST_OPTIONAL_KIND and section.encoding in (Encoding.trits2, Encoding.trits3):
-            used |= Feature[Encoding(section.encoding).name]
+        if section.kind < FIRST_OPTIONAL_KIND:
+            used |= FEATURE_OF.get(Encoding(section.encoding), Feature(0))
     if used != required:
         fail("corrupt", 14, f"feature bits {required:#x}, the sections use {int(used):#x}")
 

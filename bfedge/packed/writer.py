@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from bfedge.lowered.model import Block, Int8Matrix, LayerNorm, LoweredViT, Matrix, Shape
+from bfedge.lowered.model import Block, Int8Matrix, LayerNorm, LoweredViT, Matrix, Rotation, Shape
 from bfedge.packed.golden import Golden
 from bfedge.packed.layout import ALIGNMENT, CONFIG_WORDS, CRC_OFFSET, NO_BLOCK, POOLINGS, Encoding, Kind
 from bfedge.packed.outline import lay_out
@@ -63,9 +63,9 @@ def block_sections(index: int, block: Block) -> Iterator[Section]:
     yield norm(Kind.norm2, index, block.norm2)
     experts = block.experts
     yield from matrix(Kind.router_weight, index, experts.router)
-    yield Kind.theta, index, Encoding.f16, experts.theta.angles.astype("<f2").tobytes()
+    yield angles(Kind.theta, index, experts.theta)
     yield from matrix(Kind.substrate, index, experts.substrate)
-    yield Kind.phi, index, Encoding.f16, experts.phi.angles.astype("<f2").tobytes()
+    yield angles(Kind.phi, index, experts.phi)
     yield from matrix(Kind.down_weight, index, experts.down)
 
 
@@ -78,6 +78,12 @@ def matrix(kind: Kind, block: int, weights: Matrix) -> Iterator[Section]:
         encoding = Encoding[weights.encoding]
         yield kind, block, encoding, pack_trits(weights.trits, encoding)
         yield floats(Kind(kind + 1), block, np.array([weights.scale]))
+
+
+def angles(kind: Kind, block: int, rotation: Rotation) -> Section:
+    if rotation.stored.dtype == np.int8:
+        return kind, block, Encoding.angle8, rotation.stored.tobytes()
+    return kind, block, Encoding.f16, rotation.stored.astype("<f2").tobytes()
 
 
 def norm(kind: Kind, block: int, layer: LayerNorm) -> Section:

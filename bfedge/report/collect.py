@@ -172,14 +172,17 @@ def growth(outline: Outline) -> Iterator[GrowthPoint]:
 
 
 def storage(outline: Outline) -> str:
-    names = {Encoding.int8: "int8", Encoding.trits2: "2-bit trits", Encoding.trits3: "trits, 5 a byte"}
+    names = {
+        **{Encoding.int8: "int8", Encoding.trits2: "2-bit trits", Encoding.trits3: "trits, 5 a byte"},
+        **{Encoding.f16: "FP16", Encoding.angle8: "8 bits"},
+    }
 
     def stored(kind: Kind) -> str:
         return names[Encoding(outline.section(kind, 0).encoding)]
 
     return (
         f"substrate: {stored(Kind.substrate)}; attention: {stored(Kind.qkv_weight)}; "
-        f"down projection: {stored(Kind.down_weight)}; angles: FP16"
+        f"down projection: {stored(Kind.down_weight)}; angles: {stored(Kind.theta)}"
     )
 
 

@@ -11,7 +11,8 @@
 
 /* The sections of a block's rotations, and their shapes. */
 typedef struct rotation {
-    const uint16_t *angles; /* [experts, layers, padded / 2] */
+    const uint8_t *angles; /* [experts, layers, padded / 2], in this encoding */
+    uint16_t encoding;
     size_t width, padded, layers;
     float *cosine, *sine; /* of the expert that was expanded last */
     uint32_t expanded;
@@ -31,6 +32,15 @@ typedef struct experts_block {
 
 static const uint32_t NO_EXPERT = UINT32_MAX;
 
+enum { ANGLES_AT_ONCE = 64 }; /* of 8 bits: their binary16 values lie on the stack */
+
+/* Where the angles are. */
+static void find_angles(const bfe_model *model, uint16_t kind, uint32_t block, rotation *r) {
+    const bfe_entry entry = bfe_read_entry(model->file, bfe_section_position(&model->config, kind, block));
+    r->angles = model->file + entry.offset;
+    r->encoding = entry.encoding;
+}
+
 static void load_block(const bfe_job *job, uint32_t worker, experts_block *b) {
     const bfe_model *const model = job->model;
     const bfe_config *const config = &model->config;
@@ -46,13 +56,13 @@ static void load_block(const bfe_job *job, uint32_t worker, experts_block *b) {
     b->router = bfe_matrix_of(model, BFE_KIND_ROUTER_WEIGHT, block);
     b->substrate = bfe_matrix_of(model, BFE_KIND_SUBSTRATE, block);
     b->down = bfe_matrix_of(model, BFE_KIND_DOWN_WEIGHT, block);
-    b->input.angles = bfe_section(model, BFE_KIND_THETA, block);
+    find_angles(model, BFE_KIND_THETA, block, &b->input);
     b->input.width = config->d_model;
     b->input.padded = bfe_padded(config->d_model);
     b->input.layers = config->theta_layers;
     b->input.cosine = b->w.expert.theta_cosine;
     b->input.sine = b->w.expert.theta_sine;
-    b->output.angles = bfe_section(model, BFE_KIND_PHI, block);
+    find_angles(model, BFE_KIND_PHI, block, &b->output);
     b->output.width = config->d_ff;
     b->output.padded = bfe_padded(config->d_ff);
     b->output.layers = config->phi_layers;
@@ -60,15 +70,32 @@ static void load_block(const bfe_job *job, uint32_t worker, experts_block *b) {
     b->output.sine = b->w.expert.phi_sine;
 }
 
+/* An expert's cosines and sines. */
+static void expand(const experts_block *b, rotation *r, uint32_t expert) {
+    const bfe_kernels *const kernels = b->model->kernels;
+    const size_t count = r->layers * (r->padded / 2);
+    if (r->encoding == BFE_ENCODING_F16) {
+        const uint16_t *const angles = (const uint16_t *)(const void *)r->angles + expert * count;
+        kernels->sincos(angles, count, r->cosine, r->sine);
+        bfe_count(b->job, b->worker, count * sizeof *angles);
+    } else {
+        const int8_t *const codes = (const int8_t *)r->angles + expert * count;
+        for (size_t i = 0; i < count; i += ANGLES_AT_ONCE) {
+            uint16_t angles[ANGLES_AT_ONCE];
+            const size_t some = bfe_least(count - i, ANGLES_AT_ONCE);
+            bfe_angles_f16(codes + i, some, angles);
+            kernels->sincos(angles, some, r->cosine + i, r->sine + i);
+        }
+        bfe_count(b->job, b->worker, count * sizeof *codes);
+    }
+    r->expanded = expert;
+}
+
 /* Rotates x[padded], of which the first `width` elements are set, by an expert's angles, and compacts the result. Pairs
  * come in the order of their experts, so that each expert's cosines and sines are expanded once a tile. */
 static void rotate(const experts_block *b, rotation *r, uint32_t expert, float *x) {
-    const size_t angles = r->layers * (r->padded / 2);
-    if (r->expanded != expert) {
-        b->model->kernels->sincos(r->angles + expert * angles, angles, r->cosine, r->sine);
-        bfe_count(b->job, b->worker, angles * sizeof *r->angles);
-        r->expanded = expert;
-    }
+    if (r->expanded != expert)
+        expand(b, r, expert);
     for (size_t i = r->width; i < r->padded; i++)
         x[i] = 0.0f;
     b->model->kernels->rotate(x, r->padded, r->layers, r->cosine, r->sine);

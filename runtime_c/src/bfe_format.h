@@ -39,7 +39,8 @@ enum {
     BFE_FEATURE_BUTTERFLY_EXPERTS = 2,
     BFE_FEATURE_TRITS2 = 4,
     BFE_FEATURE_TRITS3 = 8,
-    BFE_FEATURES_KNOWN = 15
+    BFE_FEATURE_ANGLE8 = 16,
+    BFE_FEATURES_KNOWN = 31
 };
 
 enum {
@@ -49,7 +50,8 @@ enum {
     BFE_ENCODING_F16 = 3,
     BFE_ENCODING_INT8 = 4,
     BFE_ENCODING_TRITS2 = 5,
-    BFE_ENCODING_TRITS3 = 6
+    BFE_ENCODING_TRITS3 = 6,
+    BFE_ENCODING_ANGLE8 = 7
 };
 
 /* Section kinds, in file order. The scale of a matrix is always the kind after it. */

@@ -157,6 +157,9 @@ int32_t bfe_exp2fix_f32(float t);
 /* The value of a binary16. */
 float bfe_widen_f16(uint16_t half);
 
+/* The binary16 that each 8-bit angle stands for [9]. */
+void bfe_angles_f16(const int8_t *codes, size_t count, uint16_t *angles);
+
 /* 2^18 * delta(i / 128), i = 0..641, of GELU [10]. */
 extern const uint16_t bfe_gelu_table[642];
 

@@ -259,7 +259,7 @@ static bfe_status v11_sections(file_check *c) {
             return fail_sections(c, at, spec->kind, block);
 
         const bfe_entry entry = bfe_read_entry(c->file, at);
-        if (entry.kind != spec->kind || entry.block != block || entry.encoding > BFE_ENCODING_TRITS3 ||
+        if (entry.kind != spec->kind || entry.block != block || entry.encoding > BFE_ENCODING_ANGLE8 ||
             (spec->encodings >> entry.encoding & 1) == 0)
             return fail_sections(c, at, spec->kind, block);
         const int one_scale = spec->role == BFE_ROLE_SCALE && previous_encoding != BFE_ENCODING_INT8;
@@ -316,6 +316,7 @@ static bfe_status v14_features(file_check *c) {
         const bfe_entry entry = bfe_read_entry(c->file, i);
         used |= entry.encoding == BFE_ENCODING_TRITS2 ? BFE_FEATURE_TRITS2 : 0u;
         used |= entry.encoding == BFE_ENCODING_TRITS3 ? BFE_FEATURE_TRITS3 : 0u;
+        used |= entry.encoding == BFE_ENCODING_ANGLE8 ? BFE_FEATURE_ANGLE8 : 0u;
     }
     const uint32_t required = bfe_read_u32(c->file + BFE_AT_REQUIRED);
     return required == used ? BFE_OK : fail(c, BFE_CORRUPT, BFE_AT_REQUIRED);
@@ -361,9 +362,9 @@ static bfe_status v16_floats(file_check *c) {
 static bfe_status v17_angles(file_check *c) {
     for (uint32_t i = 0; i < c->required; i++) {
         uint16_t block;
-        if (bfe_spec_at(&c->config, i, &block)->role != BFE_ROLE_ANGLE)
-            continue;
         const bfe_entry entry = bfe_read_entry(c->file, i);
+        if (bfe_spec_at(&c->config, i, &block)->role != BFE_ROLE_ANGLE || entry.encoding != BFE_ENCODING_F16)
+            continue;
         const uint32_t bad = bfe_scan_f16(c->file + entry.offset, entry.bytes / 2, F16_HALF_TURN);
         if (bad < entry.bytes / 2)
             return fail_in(c, BFE_CORRUPT, entry.offset + 2 * (uint64_t)bad, entry.kind, entry.block);

@@ -13,7 +13,7 @@ const model_plan model_plans[MODEL_PLANS] = {
         .theta_layers = 2, .phi_layers = 2, .pooling = BFE_POOL_CLASS,
         .qkv = BFE_ENCODING_INT8, .proj = BFE_ENCODING_INT8,
         .substrate = BFE_ENCODING_TRITS2, .down = BFE_ENCODING_INT8,
-        .golden_cases = 2, .labels = "a\nb\xC3\xA9\n", .logits_crc = 0x2DE35526,
+        .angles = BFE_ENCODING_F16, .golden_cases = 2, .labels = "a\nb\xC3\xA9\n", .logits_crc = 0x2DE35526,
     },
     {   /* Widths that are not; mean pooling; an image that is not square. */
         .image_height = 6, .image_width = 9, .channels = 3, .patch_size = 3, .classes = 10,
@@ -21,7 +21,7 @@ const model_plan model_plans[MODEL_PLANS] = {
         .theta_layers = 2, .phi_layers = 2, .pooling = BFE_POOL_MEAN,
         .qkv = BFE_ENCODING_INT8, .proj = BFE_ENCODING_INT8,
         .substrate = BFE_ENCODING_TRITS3, .down = BFE_ENCODING_INT8,
-        .golden_cases = 2, .extension_bytes = 5, .logits_crc = 0x361A08D3,
+        .angles = BFE_ENCODING_F16, .golden_cases = 2, .extension_bytes = 5, .logits_crc = 0x361A08D3,
     },
     {   /* Rotations of full depth, four experts a token, everything in 2-bit trits. */
         .image_height = 8, .image_width = 8, .channels = 1, .patch_size = 2, .classes = 7,
@@ -29,7 +29,7 @@ const model_plan model_plans[MODEL_PLANS] = {
         .theta_layers = 5, .phi_layers = 6, .pooling = BFE_POOL_CLASS,
         .qkv = BFE_ENCODING_TRITS2, .proj = BFE_ENCODING_TRITS2,
         .substrate = BFE_ENCODING_TRITS2, .down = BFE_ENCODING_TRITS2,
-        .golden_cases = 1, .logits_crc = 0xD1A853D7,
+        .angles = BFE_ENCODING_F16, .golden_cases = 1, .logits_crc = 0xD1A853D7,
     },
     {   /* Everything in base-3 trits; a single rotation layer. */
         .image_height = 8, .image_width = 4, .channels = 2, .patch_size = 4, .classes = 5,
@@ -37,7 +37,7 @@ const model_plan model_plans[MODEL_PLANS] = {
         .theta_layers = 3, .phi_layers = 1, .pooling = BFE_POOL_MEAN,
         .qkv = BFE_ENCODING_TRITS3, .proj = BFE_ENCODING_TRITS3,
         .substrate = BFE_ENCODING_TRITS3, .down = BFE_ENCODING_TRITS3,
-        .golden_cases = 1, .extension_bytes = 16, .logits_crc = 0xE712338C,
+        .angles = BFE_ENCODING_F16, .golden_cases = 1, .extension_bytes = 16, .logits_crc = 0xE712338C,
     },
     {   /* The smallest there is: one pixel, one class. */
         .image_height = 1, .image_width = 1, .channels = 1, .patch_size = 1, .classes = 1,
@@ -45,7 +45,7 @@ const model_plan model_plans[MODEL_PLANS] = {
         .theta_layers = 1, .phi_layers = 1, .pooling = BFE_POOL_MEAN,
         .qkv = BFE_ENCODING_INT8, .proj = BFE_ENCODING_TRITS2,
         .substrate = BFE_ENCODING_TRITS3, .down = BFE_ENCODING_TRITS2,
-        .golden_cases = 1, .logits_crc = 0x55DDFC01,
+        .angles = BFE_ENCODING_F16, .golden_cases = 1, .logits_crc = 0x55DDFC01,
     },
     {   /* Closer to real ones; every expert selected. */
         .image_height = 32, .image_width = 32, .channels = 3, .patch_size = 8, .classes = 100,
@@ -53,7 +53,15 @@ const model_plan model_plans[MODEL_PLANS] = {
         .theta_layers = 2, .phi_layers = 2, .pooling = BFE_POOL_CLASS,
         .qkv = BFE_ENCODING_INT8, .proj = BFE_ENCODING_TRITS3,
         .substrate = BFE_ENCODING_TRITS2, .down = BFE_ENCODING_TRITS3,
-        .golden_cases = 1, .logits_crc = 0x70066BD5,
+        .angles = BFE_ENCODING_F16, .golden_cases = 1, .logits_crc = 0x70066BD5,
+    },
+    {   /* Angles of 8 bits: of one rotation more than are expanded at once, and no multiple of that. */
+        .image_height = 6, .image_width = 4, .channels = 2, .patch_size = 2, .classes = 6,
+        .d_model = 24, .d_ff = 40, .layers = 2, .heads = 2, .experts = 5, .top_k = 2,
+        .theta_layers = 5, .phi_layers = 3, .pooling = BFE_POOL_MEAN,
+        .qkv = BFE_ENCODING_INT8, .proj = BFE_ENCODING_INT8,
+        .substrate = BFE_ENCODING_TRITS2, .down = BFE_ENCODING_INT8,
+        .angles = BFE_ENCODING_ANGLE8, .golden_cases = 2, .logits_crc = 0x3E7A5DA9,
     },
 };
 /* clang-format on */
@@ -135,9 +143,13 @@ static void add_matrix(model_draft *draft, uint32_t kind, uint32_t block, uint32
     }
 }
 
-static void add_angles(model_draft *draft, uint32_t kind, uint32_t block, uint32_t count) {
-    uint8_t *const data = add_section(draft, kind, block, BFE_ENCODING_F16, 2 * count);
+static void add_angles(model_draft *draft, uint32_t kind, uint32_t block, uint32_t encoding, uint32_t count) {
+    uint8_t *const data = add_section(draft, kind, block, encoding, encoding == BFE_ENCODING_F16 ? 2 * count : count);
     for (uint32_t i = 0; i < count; i++) {
+        if (encoding == BFE_ENCODING_ANGLE8) {
+            data[i] = (uint8_t)(random_u32() >> 24);
+            continue;
+        }
         const uint32_t sign = random_u32() >> 31;
         put_u16(data + 2 * (size_t)i, sign << 15 | random_u32() % 0x4249);
     }
@@ -184,9 +196,10 @@ static void add_block(const model_plan *plan, model_draft *draft, uint32_t block
     add_floats(draft, BFE_KIND_PROJ_BIAS, block, d, 0.0f, 0.5f);
     add_norm(draft, BFE_KIND_NORM2, block, d);
     add_matrix(draft, BFE_KIND_ROUTER_WEIGHT, block, BFE_ENCODING_INT8, plan->experts, d);
-    add_angles(draft, BFE_KIND_THETA, block, plan->experts * plan->theta_layers * (next_power_of_two(d) / 2));
+    add_angles(draft, BFE_KIND_THETA, block, plan->angles,
+               plan->experts * plan->theta_layers * (next_power_of_two(d) / 2));
     add_matrix(draft, BFE_KIND_SUBSTRATE, block, plan->substrate, f, d);
-    add_angles(draft, BFE_KIND_PHI, block, plan->experts * plan->phi_layers * (next_power_of_two(f) / 2));
+    add_angles(draft, BFE_KIND_PHI, block, plan->angles, plan->experts * plan->phi_layers * (next_power_of_two(f) / 2));
     add_matrix(draft, BFE_KIND_DOWN_WEIGHT, block, plan->down, d, f);
 }
 
@@ -259,6 +272,7 @@ model_file assemble(const model_draft *draft) {
         size += align16(draft->sections[i].bytes);
         features |= draft->sections[i].encoding == BFE_ENCODING_TRITS2 ? BFE_FEATURE_TRITS2 : 0u;
         features |= draft->sections[i].encoding == BFE_ENCODING_TRITS3 ? BFE_FEATURE_TRITS3 : 0u;
+        features |= draft->sections[i].encoding == BFE_ENCODING_ANGLE8 ? BFE_FEATURE_ANGLE8 : 0u;
     }
     const model_file file = allocate(size);
     memset(file.bytes, 0, size);

@@ -9,14 +9,14 @@
 typedef struct model_plan {
     uint32_t image_height, image_width, channels, patch_size, classes;
     uint32_t d_model, d_ff, layers, heads, experts, top_k, theta_layers, phi_layers, pooling;
-    uint16_t qkv, proj, substrate, down; /* encodings */
+    uint16_t qkv, proj, substrate, down, angles; /* encodings */
     uint32_t golden_cases;
     const char *labels;       /* NULL: none */
     uint32_t extension_bytes; /* of an optional section of a kind that no reader knows; 0: none */
     uint32_t logits_crc; /* of what bfe_run must give for the first golden input; confirmed by the NumPy reference */
 } model_plan;
 
-enum { MODEL_PLANS = 6 };
+enum { MODEL_PLANS = 7 };
 extern const model_plan model_plans[MODEL_PLANS];
 
 enum { DRAFT_SECTIONS = 80 };

@@ -87,6 +87,12 @@ static void test_v17(void) {
         expect_content(kinds[i], 1, 158, 158, 0xC248, 2, 0);
         expect_content(kinds[i], 1, 158, 158, 0x8001, 2, 0);
     }
+    for (uint32_t code = 0; code < 256; code++) { /* of 8 bits: all are legal */
+        model_file file = write_model(&model_plans[6]);
+        find_contents(&file, BFE_KIND_THETA, 1)[7] = find_contents(&file, BFE_KIND_PHI, 0)[0] = (uint8_t)code;
+        expect(&file, fine);
+        free_file(&file);
+    }
 }
 
 static void expect_plan(const model_plan *plan, uint32_t dropped_kind, uint32_t blamed_kind) {

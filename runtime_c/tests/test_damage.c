@@ -86,12 +86,16 @@ static void test_random_damage(const model_file *file) {
 }
 
 int main(void) {
-    model_file file = write_model(&model_plans[0]);
-    CHECK(try(&file, 1) == BFE_OK);
-    test_truncation(&file);
-    test_longer(&file);
-    test_bit_flips(&file);
-    test_random_damage(&file);
-    free_file(&file);
+    for (int angles = 0; angles < 2; angles++) { /* of 16 and of 8 bits */
+        model_plan plan = model_plans[0];
+        plan.angles = angles == 0 ? BFE_ENCODING_F16 : BFE_ENCODING_ANGLE8;
+        model_file file = write_model(&plan);
+        CHECK(try(&file, 1) == BFE_OK);
+        test_truncation(&file);
+        test_longer(&file);
+        test_bit_flips(&file);
+        test_random_damage(&file);
+        free_file(&file);
+    }
     return test_result();
 }

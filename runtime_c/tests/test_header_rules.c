@@ -31,7 +31,7 @@ static void test_v6_to_v9(void) {
     expect_bytes(file.bytes, file.size, (expectation){6, BFE_CORRUPT, 20, 0, NONE, 0});
     free_file(&file);
 
-    expect_byte(24, 15 | 0x30, (expectation){7, BFE_UNSUPPORTED, 24, 0, NONE, 0x30});
+    expect_byte(24, 31 | 0x60, (expectation){7, BFE_UNSUPPORTED, 24, 0, NONE, 0x60});
     expect_byte(27, 0x80, (expectation){7, BFE_UNSUPPORTED, 24, 0, NONE, 0x80000000});
     expect_byte(12, 80, (expectation){8, BFE_CORRUPT, 12, 0, NONE, 0});
     for (size_t at = 36; at < 64; at++)

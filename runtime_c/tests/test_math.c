@@ -97,6 +97,24 @@ static void test_widen_f16(void) {
     }
 }
 
+static void test_angles_f16(void) {
+    int8_t codes[256];
+    uint16_t angles[257];
+    angles[256] = 0xABCD;
+    for (int32_t code = -128; code <= 127; code++)
+        codes[code + 128] = (int8_t)code;
+    bfe_angles_f16(codes, 256, angles);
+    CHECK(angles[256] == 0xABCD);
+    for (int32_t code = -128; code <= 127; code++) {
+        const uint16_t half = angles[code + 128];
+        const double exact = ldexp(3.14159265358979323846 * code, -7);
+        const double error = fabs((double)bfe_widen_f16(half) - exact);
+        CHECK(error < fabs((double)bfe_widen_f16((uint16_t)(half + 1)) - exact));
+        CHECK(half == 0 || error < fabs((double)bfe_widen_f16((uint16_t)(half - 1)) - exact));
+    }
+    CHECK(angles[0] == 0xC248 && angles[127] == 0xA648 && angles[128] == 0 && angles[129] == 0x2648);
+}
+
 static void test_sincos(void) {
     int count = 0;
     for (uint32_t half = 0; half < 65536; half++) {
@@ -146,6 +164,7 @@ int main(void) {
     test_exp2fix();
     test_gelu();
     test_widen_f16();
+    test_angles_f16();
     test_sincos();
     return test_result();
 }

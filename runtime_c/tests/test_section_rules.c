@@ -60,9 +60,13 @@ static void test_v11_fields(void) {
         expect_field(BFE_KIND_SUBSTRATE, block, BFE_ENTRY_ENCODING, BFE_ENCODING_INT8, BFE_CORRUPT, BFE_KIND_SUBSTRATE);
         expect_field(BFE_KIND_QKV_WEIGHT, block, BFE_ENTRY_ENCODING, BFE_ENCODING_BYTES, BFE_CORRUPT,
                      BFE_KIND_QKV_WEIGHT);
-        expect_field(BFE_KIND_QKV_WEIGHT, block, BFE_ENTRY_ENCODING, 7, BFE_CORRUPT, BFE_KIND_QKV_WEIGHT);
+        expect_field(BFE_KIND_QKV_WEIGHT, block, BFE_ENTRY_ENCODING, BFE_ENCODING_ANGLE8, BFE_CORRUPT,
+                     BFE_KIND_QKV_WEIGHT);
+        expect_field(BFE_KIND_QKV_WEIGHT, block, BFE_ENTRY_ENCODING, 8, BFE_CORRUPT, BFE_KIND_QKV_WEIGHT);
         expect_field(BFE_KIND_QKV_WEIGHT, block, BFE_ENTRY_ENCODING, 0xFFFF, BFE_CORRUPT, BFE_KIND_QKV_WEIGHT);
         expect_field(BFE_KIND_THETA, block, BFE_ENTRY_ENCODING, BFE_ENCODING_BYTES, BFE_CORRUPT, BFE_KIND_THETA);
+        expect_field(BFE_KIND_PHI, block, BFE_ENTRY_ENCODING, BFE_ENCODING_INT8, BFE_CORRUPT, BFE_KIND_PHI);
+        expect_field(BFE_KIND_PHI, block, BFE_ENTRY_ENCODING, BFE_ENCODING_ANGLE8, BFE_CORRUPT, BFE_KIND_PHI);
     }
     expect_field(BFE_KIND_NORM, NONE, BFE_ENTRY_BLOCK, 0, BFE_CORRUPT, BFE_KIND_NORM);
     expect_field(BFE_KIND_HEAD_WEIGHT, NONE, BFE_ENTRY_ENCODING, BFE_ENCODING_TRITS2, BFE_CORRUPT,
@@ -151,12 +155,13 @@ static void test_v12_to_v14(void) {
     }
     free_file(&file);
 
-    for (uint32_t features = 0; features < 15; features++) /* the full file uses all four */
-        expect_byte(24, (uint8_t)features, (expectation){14, BFE_CORRUPT, 24, 0, NONE, 0});
+    for (uint32_t features = 0; features < 32; features++) /* the full file uses all but 8-bit angles */
+        if (features != 15)
+            expect_byte(24, (uint8_t)features, (expectation){14, BFE_CORRUPT, 24, 0, NONE, 0});
     for (int plan = 0; plan < MODEL_PLANS; plan++) {
         file = write_model(&model_plans[plan]);
         expect(&file, fine);
-        for (uint32_t features = 0; features < 16; features++) {
+        for (uint32_t features = 0; features < 32; features++) {
             if (file.bytes[24] == features)
                 continue;
             model_file changed = copy_file(file.bytes, file.size);
