@@ -25,6 +25,7 @@ from bfedge.cli import main
 from bfedge.cli.output import print_json
 from bfedge.device import nrf_flash
 from bfedge.device.profile import load_profile
+from bfedge.models import packaged_pictures
 from tests import test_esp_flash as esp
 from tests import test_nrf_flash as nrf
 from tests.schemas import FOLDER, SUFFIX, checked_json, schemas, validator, violation
@@ -81,6 +82,8 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "bench": (in_its_own_process, ["d-host", "--runs", "3"]),
         "plan": (in_its_own_process, ["d-host", "--target", "esp32"]),
         "inspect": (in_its_own_process, ["d-host/model.bfe"]),
+        "demo": (in_its_own_process, [str(packaged_pictures()["cup"]), "--model", "d-host"]),
+        "compare": (in_this_process, ["d.pt", "--images", "16", "--batch", "4", "--rounds", "3"]),
         "devices": (in_its_own_process, ["esp32"]),
         "doctor": (in_its_own_process, ["host"]),
     }
@@ -101,6 +104,7 @@ def test_recorded_runs_keep_the_schema(path: Path) -> None:
 MAPPINGS = {
     "export": r"manifest\.files\.",
     "plan": r"parts\.|boards\.\d+\.memories\.\d+\.contents\.",
+    "compare": r"times\.\d+\.cases\.\d+\.kinds\.",
     "devices": r"devices\.\d+\.steps\.",
     "doctor": r"tools\.|targets\.\d+\.steps\.",
 }

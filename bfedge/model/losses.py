@@ -37,9 +37,7 @@ def expert_share(routing: Routing) -> Tensor:
     """[experts], of the batch of this process."""
     counts = routing.logits.new_zeros(routing.logits.shape[-1], dtype=torch.float32)
     selected = routing.selected.flatten()
-    return counts.index_add_(
-        0, selected, torch.ones_like(selected, dtype=torch.float32)
-    ) / len(selected)
+    return counts.index_add_(0, selected, torch.ones_like(selected, dtype=torch.float32)) / len(selected)
 
 
 def load_balance(routing: Routing, share: Tensor | None = None) -> Tensor:
