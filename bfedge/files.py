@@ -116,6 +116,24 @@ def is_writable(folder: Path) -> bool:
     return os.access(folder, os.W_OK | os.X_OK)
 
 
+def check_place(path: Path) -> None:
+    """Raises BfedgeError if no file can be written at `path`, before hours are spent on what belongs there. Makes
+    nothing.
+    """
+    folder = path.parent
+    try:
+        while not folder.exists():
+            folder = folder.parent
+        if path.is_dir():
+            raise BfedgeError(f"cannot write `{path}`: it is a folder")
+    except (OSError, ValueError) as problem:
+        raise BfedgeError(f"cannot write `{path}`: {getattr(problem, 'strerror', None) or problem}") from None
+    if not folder.is_dir():
+        raise BfedgeError(f"cannot write `{path}`: `{folder}` is no folder")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise BfedgeError(f"cannot write `{path}`: nothing may be written into `{folder}`")
+
+
 def is_file(path: Path) -> bool:
     """Like Path.is_file, and False for a name that the system cannot even look up (too long, say)."""
     try:

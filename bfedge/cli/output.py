@@ -57,6 +57,11 @@ def count(number: int) -> str:
     return f"{number:,}"
 
 
+def counted(number: int, what: str) -> str:
+    """`1 layer`, `1,024 layers`."""
+    return f"{count(number)} {what}{'s' * (number != 1)}"
+
+
 def needs(extra: str, problem: ImportError) -> Exception:
     """The error for a missing optional package."""
     from bfedge.errors import BfedgeError

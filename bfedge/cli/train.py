@@ -12,6 +12,7 @@ import click
 
 from bfedge.cli.output import (
     count,
+    counted,
     finite,
     json_option,
     needs,
@@ -22,7 +23,7 @@ from bfedge.cli.output import (
 )
 from bfedge.cli.train_progress import train_with_progress
 from bfedge.errors import BfedgeError
-from bfedge.files import write_atomically
+from bfedge.files import check_place, write_atomically
 
 if TYPE_CHECKING:
     from bfedge.training.loop import Trainer
@@ -83,6 +84,7 @@ def command(
 
     if out_path.suffix not in (".pt", ".safetensors"):
         raise BfedgeError(f"`{out_path}`: a checkpoint ends in .pt or .safetensors")
+    check_place(out_path)
     overrides = parse_settings(settings)
     overrides |= {"data": json.dumps(data)} if data else {}
     overrides |= {"training.epochs": str(epochs)} if epochs is not None else {}
@@ -130,11 +132,12 @@ def describe(trainer: Trainer, recipe: str) -> None:
     if processes.count() > 1:
         where = f"{processes.count()} processes, each: {where}"
     words.print(
-        f"{recipe}: {config.feed_forward}, {config.layers} layers, d_model {config.d_model}, d_ff {config.d_ff}"
-        f"{experts}; {count(trainer.parameters)} parameters\n"
+        f"{recipe}: {config.feed_forward}, {counted(config.layers, 'layer')}, d_model {config.d_model}, "
+        f"d_ff {config.d_ff}{experts}; {count(trainer.parameters)} parameters\n"
         f"{trainer.recipe.data}: {images} training images, {count(len(data.test_targets))} test images, "
         f"{config.classes} classes\n"
-        f"{settings.epochs} epochs of {count(trainer.steps_an_epoch)} steps of {settings.batch_size} images; {where}"
+        f"{counted(settings.epochs, 'epoch')} of {counted(trainer.steps_an_epoch, 'step')} of "
+        f"{settings.batch_size} images; {where}"
     )
     if settings.teacher:
         words.print(f"taught by {settings.teacher}, {settings.distillation:.0%} of the loss")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -258,19 +259,20 @@ class Trainer:
             own,
             self.device,
         )
-        for step, (images, targets) in enumerate(stream, 1):
-            losses = self.train_step(images, targets, step)
-            total += losses.total.detach()
-            if len(losses.shares):
-                shares += losses.shares.mean(0)
-            if step % every and step < steps:
-                continue
-            loss = float(processes.mean(total)) / step
-            if not math.isfinite(loss):
-                raise self.diverged(f"the loss is {loss}")
-            load = (shares / step).tolist() if len(losses.shares) else []
-            rate = step * settings.batch_size / (time.perf_counter() - started)
-            on_step(Progress(self.epoch, settings.epochs, step, steps, loss, load, rate))
+        with closing(stream):  # type: ignore[type-var]  # it is a generator: its thread ends with the epoch
+            for step, (images, targets) in enumerate(stream, 1):
+                losses = self.train_step(images, targets, step)
+                total += losses.total.detach()
+                if len(losses.shares):
+                    shares += losses.shares.mean(0)
+                if step % every and step < steps:
+                    continue
+                loss = float(processes.mean(total)) / step
+                if not math.isfinite(loss):
+                    raise self.diverged(f"the loss is {loss}")
+                load = (shares / step).tolist() if len(losses.shares) else []
+                rate = step * settings.batch_size / (time.perf_counter() - started)
+                on_step(Progress(self.epoch, settings.epochs, step, steps, loss, load, rate))
         return loss, load
 
     def train_step(self, images: Tensor, targets: Tensor, step: int) -> Losses:

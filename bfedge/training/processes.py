@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, NoReturn
 
 import torch
 from torch import Tensor, distributed
@@ -14,6 +15,8 @@ from bfedge.errors import BfedgeError
 
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
+
+SECONDS_TO_SPEAK = 30
 
 
 def count() -> int:
@@ -70,10 +73,17 @@ def processes(device: torch.device) -> Iterator[None]:
         yield
     except BaseException:
         if not is_first(store, own):
-            raise SystemExit(1) from None
+            leave_last()
         raise
     finally:
         distributed.destroy_process_group()
+
+
+def leave_last() -> NoReturn:
+    """torchrun ends all as soon as one has left: that must be the first to fail, once it has said why."""
+    with suppress(KeyboardInterrupt):  # SIGTERM, by torchrun
+        time.sleep(SECONDS_TO_SPEAK)
+    os._exit(1)  # at once: a second signal would leave an ordinary exit waiting for threads
 
 
 def is_first(store: Store, own: int) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bfedge.model.checkpoint import load_checkpoint
-from tests.cli.runs import TINY_TRAINING, Run, complaint, files
+from tests.cli.runs import TINY_TRAINING, Result, Run, complaint, files
 
 
 @pytest.mark.slow
@@ -46,5 +46,7 @@ def test_an_interrupted_training_before_the_first_epoch(
 
     monkeypatch.setattr("bfedge.training.loop.Trainer.train_step", interrupted)
     result = run("train", *TINY_TRAINING, "--out", tmp_path / "m.pt")
-    complaint(result, "interrupted before the first epoch was done", hint=False)
+    described, _, error = result.err.rpartition("error: ")
+    assert "1 epoch of" in described
+    complaint(Result(result.status, result.out, f"error: {error}"), "interrupted before the first epoch", hint=False)
     assert not files(tmp_path)
