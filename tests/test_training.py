@@ -364,13 +364,32 @@ def test_the_schedules_values() -> None:
 
 def test_only_matrices_decay(tmp_path: Path) -> None:
     model = Trainer(small_recipe(model__pooling="class"), few(), tmp_path / "m.pt").model
-    matrices, others = parameter_groups(model, 0.3)
+    matrices, others, angles = parameter_groups(model, 0.3, 5)
     names = {id(p): n for n, p in model.named_parameters()}
-    assert (matrices["weight_decay"], others["weight_decay"]) == (0.3, 0)
-    assert len(matrices["params"]) + len(others["params"]) == len(names)
+    assert (matrices["weight_decay"], others["weight_decay"], angles["weight_decay"]) == (0.3, 0, 0)
+    assert len(matrices["params"]) + len(others["params"]) + len(angles["params"]) == len(names)
     decaying = {names[id(p)] for p in matrices["params"]}
     assert decaying == {n for n, p in model.named_parameters() if n.endswith("weight") and p.ndim == 2}
     assert "blocks.0.experts.substrate.weight" in decaying
+
+
+def test_angles_learn_at_a_rate_of_their_own(tmp_path: Path) -> None:
+    """AdamW's first step moves everything by its learning rate, whatever the gradient is."""
+
+    def moved(angle_rate: float) -> tuple[float, float]:
+        recipe = small_recipe(training__epochs=1, training__angle_rate=angle_rate)
+        trainer = Trainer(recipe, few(), tmp_path / "m.pt")
+        trainer.epoch = 1
+        experts = trainer.model.blocks[0].experts
+        before = experts.phi.angles.detach().clone(), trainer.model.head.bias.detach().clone()
+        data = trainer.data
+        trainer.train_step(torch.from_numpy(data.train_images[:32]), torch.from_numpy(data.train_targets[:32]), 1)
+        after = experts.phi.angles.detach(), trainer.model.head.bias.detach()
+        return tuple(float((a - b).abs().max()) for a, b in zip(after, before, strict=True))  # type: ignore[return-value]
+
+    (angles, bias), (angles_fast, bias_fast) = moved(1), moved(10)
+    assert angles_fast == pytest.approx(10 * angles, rel=1e-3)
+    assert bias_fast == bias
 
 
 # ---------------------------------------------------------------- folders of images

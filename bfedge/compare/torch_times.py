@@ -117,7 +117,8 @@ def update(subject: Subject, device: torch.device) -> Callable[[], object]:
     """Gradient clipping and AdamW. The rate is 0, so that the model that is timed stays the same."""
     passes(subject, device)()
     parameters = list(subject.module.parameters())
-    optimiser = torch.optim.AdamW(parameter_groups(subject.module, SETTINGS.weight_decay), lr=0.0, fused=True)
+    groups = parameter_groups(subject.module, SETTINGS.weight_decay, SETTINGS.angle_rate)
+    optimiser = torch.optim.AdamW(groups, lr=0.0, fused=True)
 
     def call() -> None:
         nn.utils.clip_grad_norm_(parameters, SETTINGS.gradient_clip)

@@ -36,7 +36,9 @@ class NativeRotation(ctypes.Structure):
 
 def is_native(x: Tensor) -> bool:
     """Whether the native passes take this tensor."""
-    return x.device.type == "cpu" and x.dtype == torch.float32 and not torch.compiler.is_compiling()
+    if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):  # products would come in bf16
+        return False
+    return x.device.type == "cpu" and x.dtype == torch.float32
 
 
 @functools.cache

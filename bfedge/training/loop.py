@@ -121,7 +121,9 @@ class Trainer:
         self.teacher = None
         if settings.teacher:
             self.teacher = Teacher(Path(settings.teacher), self.config, data.labels, self.device)
-        self.optimiser = torch.optim.AdamW(parameter_groups(self.model, settings.weight_decay), fused=True)
+        self.optimiser = torch.optim.AdamW(
+            parameter_groups(self.model, settings.weight_decay, settings.angle_rate), fused=True
+        )
         self.forward = self.shared_forward()
         self.epoch = 0
         self.history: list[EpochResult] = []
@@ -141,12 +143,6 @@ class Trainer:
             raise BfedgeError(
                 f"training.batch_size {size} does not divide among {parts} processes",
                 f"--set training.batch_size={size + -size % parts}",
-            )
-        if self.recipe.augmentation.mixes and parts > 1 and size // parts % 2:
-            raise BfedgeError(
-                f"mixup and cutmix need an even number of images a process; training.batch_size {size} gives "
-                f"{parts} processes {size // parts} each",
-                f"--set training.batch_size={size + parts}",
             )
 
     def shared_forward(self) -> Callable[[Tensor], tuple[Tensor, list[Routing]]]:
@@ -279,7 +275,7 @@ class Trainer:
         """Of the part of a batch that this process takes; steps are counted from 1 in an epoch."""
         settings = self.settings
         for group in self.optimiser.param_groups:
-            group["lr"] = self.rate(step)
+            group["lr"] = group["rate"] * self.rate(step)
         with self.execution.autocast():
             logits, routings = self.forward(images)
         losses = training_loss(

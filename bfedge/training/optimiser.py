@@ -16,14 +16,15 @@ def schedule(step: int, steps: int, warmup_share: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weight decay for matrices only: not for angles, positions, norms and biases."""
+def parameter_groups(model: nn.Module, weight_decay: float, angle_rate: float) -> list[dict[str, Any]]:
+    """Weight decay for matrices only: not for angles, positions, norms and biases. `rate` is a factor on the learning
+    rate.
+    """
     matrices: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
+    angles: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
-        is_matrix = parameter.ndim >= 2 and not name.endswith(("angles", "position"))
-        (matrices if is_matrix else others).append(parameter)
-    return [
-        {"params": matrices, "weight_decay": weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
+        is_matrix = parameter.ndim >= 2 and not name.endswith("position")
+        (angles if name.endswith("angles") else matrices if is_matrix else others).append(parameter)
+    groups = [(matrices, weight_decay, 1.0), (others, 0.0, 1.0), (angles, 0.0, angle_rate)]
+    return [{"params": params, "weight_decay": decay, "rate": rate} for params, decay, rate in groups if params]

@@ -35,6 +35,8 @@ class TrainingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     batch_size: Positive = 64
     """Images a step; several processes divide them evenly."""
     learning_rate: AboveZero = 3e-3
+    angle_rate: AboveZero = 1.0
+    """Factor on the learning rate of the rotations' angles"""
     weight_decay: NotNegative = 0.05
     warmup_share: Share = 0.1
     """Share of all steps in which the learning rate rises linearly; it falls as a cosine after that."""
