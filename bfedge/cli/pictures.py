@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,6 @@ from rich.color import Color
 from rich.style import Style
 from rich.text import Text
 
-from bfedge.errors import BfedgeError
 from bfedge.files import is_file, is_folder
 
 if TYPE_CHECKING:
@@ -25,38 +23,16 @@ UPPER_HALF = "\N{UPPER HALF BLOCK}"
 
 def read_picture(file: Path, size: tuple[int, int], channels: int) -> NDArray[np.uint8]:
     """One image [height, width, channels], cropped at its centre to the shape of `size` (height, width), then resized
-    with antialiasing. Upright as its EXIF data says; what is transparent becomes white; grey may have 16 bits.
-
-    Raises BfedgeError if it cannot be decoded whole.
+    with antialiasing. Raises BfedgeError if it cannot be decoded whole.
     """
-    try:
-        from PIL import Image, ImageOps, UnidentifiedImageError
-    except ImportError:
-        raise BfedgeError("reading images needs Pillow", "pip install pillow installs it") from None
-    from bfedge.training.image_folder import eight_bits
+    from PIL.Image import Resampling
 
-    if channels not in (1, 3):
-        raise BfedgeError(f"image files give 1 (grey) or 3 (RGB) channels, the model has {channels}")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(file) as opened:
-                image = ImageOps.exif_transpose(opened)
-                if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-                    image = Image.fromarray(eight_bits(np.asarray(image)))
-                if image.has_transparency_data:
-                    image = image.convert("RGBA")
-                    image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-                image = image.convert("L" if channels == 1 else "RGB")
-                cropped = image.crop(centre(image.size, (size[1], size[0])))
-                pixels = np.asarray(cropped.resize((size[1], size[0]), Image.Resampling.LANCZOS))
-    except UnidentifiedImageError:
-        raise BfedgeError(f"cannot read `{file}`: it is no image that Pillow knows") from None
-    except Exception as problem:  # Pillow's decoders raise many kinds
-        why = getattr(problem, "strerror", None) or " ".join(str(problem).split()) or type(problem).__name__
-        raise BfedgeError(f"cannot read the image `{file}`: {why}") from None
-    return pixels.reshape(size[0], size[1], channels)
+    from bfedge.training.image_folder import decoded
+
+    image = decoded(file, channels)
+    cropped = image.crop(centre(image.size, (size[1], size[0])))
+    resized = cropped.resize((size[1], size[0]), Resampling.LANCZOS)
+    return np.asarray(resized).reshape(size[0], size[1], channels)
 
 
 def picture_files(folder: Path) -> list[Path]:

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.Image import Resampling
 
 from bfedge.errors import BfedgeError
 
@@ -53,27 +55,36 @@ def read_classes(
 
 
 def read_image(file: Path, size: tuple[int, int], channels: int) -> NDArray[np.uint8]:
-    """One image [height, width, channels] of 8 or 16 bits a channel, upright as its EXIF data says. Raises BfedgeError
-    if it cannot be decoded whole.
+    """One image [height, width, channels], all of it resized to `size` (height, width). Raises BfedgeError if it cannot
+    be decoded whole.
     """
-    try:
-        from PIL import Image, ImageOps
-    except ImportError:
-        raise BfedgeError("reading images needs Pillow", 'pip install "bfedge[train]" installs it') from None
+    resized = decoded(file, channels).resize((size[1], size[0]), Resampling.BILINEAR)
+    return np.asarray(resized).reshape(size[0], size[1], channels)
+
+
+def decoded(file: Path, channels: int) -> Image.Image:
+    """An image of 1 (grey) or 3 (RGB) channels with 8 bits: upright as its EXIF data says, what is transparent white,
+    grey of 16 bits scaled. Raises BfedgeError if it cannot be decoded whole.
+    """
     if channels not in (1, 3):
         raise BfedgeError(f"image files give 1 (grey) or 3 (RGB) channels, the model has {channels}")
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(file) as opened:
                 image = ImageOps.exif_transpose(opened)
                 if image.mode in ("I", "F") or image.mode.startswith("I;16"):
                     image = Image.fromarray(eight_bits(np.asarray(image)))
-                grey_or_colour = image.convert("L" if channels == 1 else "RGB")
-                pixels = np.asarray(grey_or_colour.resize((size[1], size[0]), Image.Resampling.BILINEAR))
+                if image.has_transparency_data:
+                    image = image.convert("RGBA")
+                    image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+                return image.convert("L" if channels == 1 else "RGB")
+    except UnidentifiedImageError:
+        raise BfedgeError(f"cannot read the image `{file}`: it is none that Pillow knows") from None
     except Exception as problem:  # Pillow's decoders raise many kinds
-        raise BfedgeError(f"cannot read the image `{file}`: {problem}", "replace it by a whole one") from None
-    return pixels.reshape(size[0], size[1], channels)
+        why = getattr(problem, "strerror", None) or " ".join(str(problem).split()) or type(problem).__name__
+        raise BfedgeError(f"cannot read the image `{file}`: {why}", "replace it by a whole one") from None
 
 
 def eight_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
