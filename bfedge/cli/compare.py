@@ -190,13 +190,13 @@ def report(
     from bfedge.compare.plot import write_plot
 
     sections = list(comparison.sections())
-    if plot:
-        write_plot(plot, {s.name: s.training.epochs for s in comparison.subjects if s.training})
-        words.print(f"wrote {plot}")
     if out_path:
         seen = os.path.relpath(plot, out_path.parent) if plot else None
         write_markdown(out_path, markdown(sections, comparison.subjects, origin, seen))
         words.print(f"wrote {out_path}")
+    if plot:
+        write_plot(plot, {s.name: s.training.epochs for s in comparison.subjects if s.training})
+        words.print(f"wrote {plot}")
     if as_json:
         print_json("compare", comparison_as_dict(comparison, origin))
         return

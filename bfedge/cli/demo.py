@@ -17,7 +17,7 @@ from bfedge.cli.models import ModelArgument, model_name, packed_bytes
 from bfedge.cli.output import json_option, out, print_json
 from bfedge.cli.pictures import half_blocks, has_blocks, read_picture, shows_pictures
 from bfedge.errors import BfedgeError
-from bfedge.models import packaged_pictures
+from bfedge.models import packaged_models, packaged_pictures
 from bfedge.report.words import printable
 
 if TYPE_CHECKING:
@@ -51,7 +51,8 @@ class Answer:
 
 @click.command("demo")
 @click.argument("images", type=click.Path(path_type=Path), nargs=-1)
-@click.option("--model", type=ModelArgument(), default=DEFAULT_MODEL, show_default=True,
+@click.option("--model", type=ModelArgument(), default=lambda: packaged_models()[DEFAULT_MODEL],
+              show_default=DEFAULT_MODEL,
               help="A model that comes with bfedge, a .bfe file, an exported folder or a checkpoint.")  # fmt: skip
 @json_option
 def command(images: tuple[Path, ...], model: Path, as_json: bool) -> None:
@@ -121,7 +122,7 @@ def class_name(model: LoweredViT, index: int) -> str:
 def show(picture: Picture, answer: Answer, names: list[str]) -> None:
     """The picture on the left where the terminal can show it, the answer on the right."""
     shows = f", which shows: {picture.shows}" if picture.shows else ""
-    lines = [Text.assemble((printable(picture.file.name), "bold"), shows)]
+    lines = [Text.assemble((" ".join(printable(picture.file.name).split()), "bold"), shows)]
     width = max(len(printable(names[index])) for index, _ in answer.best)
     block = "\N{FULL BLOCK}" if has_blocks(out) else "#"
     for index, probability in answer.best:

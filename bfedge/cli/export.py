@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 @click.option("--ternary", type=click.Choice(list(TERNARY_ENCODINGS)), default="2bit", show_default=True,
               help="How trits are stored: 2 bits each (fast), or five a byte (small).")  # fmt: skip
 @click.option("--golden", "cases", type=click.IntRange(1, 256), default=GOLDEN_CASES, show_default=True,
-              help="Number of golden vectors.")  # fmt: skip
+              help="Number of golden vectors; a .bfe file keeps those that it has.")  # fmt: skip
 @click.option("--data",
               help="Data set whose test images become golden vectors, or a folder of pictures [default: the "
               "checkpoint's data set].")  # fmt: skip

@@ -16,6 +16,7 @@ import click
 
 import bfedge
 from bfedge.errors import BfedgeError
+from bfedge.report.words import printable
 
 VERBS = {
     "demo": "Classify pictures with the model that comes with bfedge.",
@@ -100,7 +101,7 @@ def run(arguments: list[str]) -> int:
 
 
 def complain(message: str, hint: str | None) -> int:
-    click.echo(f"error: {message}", err=True)
+    click.echo(f"error: {printable(message)}", err=True)
     if hint:
-        click.echo(f"hint: {hint}", err=True)
+        click.echo(f"hint: {printable(hint)}", err=True)
     return 1

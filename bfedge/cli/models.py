@@ -33,14 +33,16 @@ class ModelArgument(click.ParamType):
 
 
 def find_model(name: str | Path) -> Path:
-    """The path `name` if there is such a file or folder, else the packaged model of that name.
+    """The path `name` if there is such a file or folder, else the packaged model of that name. A folder of a packaged
+    model's name must be an export to come before it: the data set may lie in one.
 
     Raises BfedgeError for what looks like a name and is neither; other paths are left to those who open them.
     """
     path = Path(name)
-    if os.path.lexists(path):
-        return path
     packaged = packaged_models()
+    is_other_folder = is_folder(path) and not os.path.lexists(path / "model.bfe")
+    if os.path.lexists(path) and not (str(name) in packaged and is_other_folder):
+        return path
     if str(name) in packaged:
         return packaged[str(name)]
     if path.name == str(name) and not path.suffix:

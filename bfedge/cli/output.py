@@ -10,16 +10,28 @@ from typing import Any, TypeVar
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track as rich_track
 from rich.table import Table
+from rich.text import Text
+
+from bfedge.report.words import printable
 
 JSON_SCHEMA = 1
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-# No markup: names of files may hold brackets. What is not a terminal has no width to wrap tables at.
-out = Console(highlight=False, soft_wrap=True, markup=False, width=None if sys.stdout.isatty() else 500)
-words = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+
+class SafeConsole(Console):
+    """Names of files and classes can't speak to the terminal, and their brackets are no markup."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(printable(text), **options)
+
+
+# What is not a terminal has no width to wrap tables at.
+out = SafeConsole(highlight=False, soft_wrap=True, markup=False, width=None if sys.stdout.isatty() else 500)
+words = SafeConsole(stderr=True, highlight=False, soft_wrap=True, markup=False)
 
 
 def json_option(command: Command) -> Command:
@@ -50,7 +62,7 @@ def table(*columns: str, title: str | None = None) -> Table:
 
 def track(items: Iterable[Any], title: str) -> Iterable[Any]:
     """A progress bar on a terminal, nothing elsewhere."""
-    return rich_track(items, title, console=words, transient=True, disable=not words.is_terminal)
+    return rich_track(items, escape(printable(title)), console=words, transient=True, disable=not words.is_terminal)
 
 
 def count(number: int) -> str:

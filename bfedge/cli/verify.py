@@ -223,8 +223,10 @@ def as_numbered(
     if sorted(names) == sorted(labels) and len(set(labels)) == len(labels):
         return np.array([labels.index(name) for name in names], np.int64)[targets]
     other = next(name for name in names if name not in labels) if set(names) - set(labels) else names[0]
-    words.print(f"note: the classes of `{source}` have other names than the model's (`{other}`); they count in order")
-    return targets
+    raise BfedgeError(
+        f"the classes of `{source}` have other names than the model's: `{other}` is none of them",
+        f"the model's are {', '.join(labels[:3])}{', ...' if len(labels) > 3 else ''}",
+    )
 
 
 def float_logits(checkpoint: Checkpoint, images: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -12,6 +12,7 @@ from bfedge.compare.training_record import as_toml, public_values, train_command
 from bfedge.config import config_to_dict
 from bfedge.errors import BfedgeError
 from bfedge.files import is_file, is_folder, is_writable, write_atomically
+from bfedge.report.words import printable
 
 BEGIN, END = "<!-- bfedge compare: begin -->", "<!-- bfedge compare: end -->"
 FRAME = "# Comparison\n\n"
@@ -51,7 +52,7 @@ def around(path: Path) -> tuple[str, str]:
 def write_markdown(path: Path, results: str) -> None:
     """Into the place that the file has for results, all around it kept; or into a new file."""
     before, behind = around(path) if is_file(path) else (FRAME, "\n")
-    text = f"{before}{BEGIN}\n{results.strip()}\n{END}{behind}"
+    text = printable(f"{before}{BEGIN}\n{results.strip()}\n{END}{behind}")
     write_atomically(path, lambda name: Path(name).write_text(text, encoding="utf-8"))
 
 

@@ -7,10 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from bfedge.files import write_atomically
+from bfedge.report.words import printable
 from bfedge.training.results import EpochResult
 
 Curves = Mapping[str, Sequence[EpochResult]]
 STYLES = ("o-", "s--", "^:", "D-.")
+
+
+def label(name: str) -> str:
+    """For matplotlib, to which dollars are formulas and a leading underscore means no label."""
+    shown = printable(name).replace("$", r"\$")
+    return f" {shown}" if shown.startswith("_") else shown
 
 
 def write_plot(path: Path, curves: Curves) -> None:
@@ -24,7 +31,7 @@ def write_plot(path: Path, curves: Curves) -> None:
         figure = Figure(figsize=(10, 4), layout="constrained")
         loss, accuracy = figure.subplots(1, 2)
         for number, (name, epochs) in enumerate(curves.items()):
-            options: dict[str, Any] = {"label": name, "color": f"C{number % 10}", "markersize": 3}
+            options: dict[str, Any] = {"label": label(name), "color": f"C{number % 10}", "markersize": 3}
             line = STYLES[number % len(STYLES)]
             loss.plot([e.epoch for e in epochs], [e.loss for e in epochs], line, **options)
             tested = [(e.epoch, 100 * e.accuracy) for e in epochs if e.accuracy is not None]

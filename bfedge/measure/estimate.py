@@ -18,7 +18,7 @@ from bfedge.errors import BfedgeError
 from bfedge.lowered.model import Shape
 from bfedge.measure.operations import operations
 from bfedge.measure.work import even_routing, fewest_experts_used, most_experts_used
-from bfedge.packed.layout import Encoding
+from bfedge.packed.layout import Encoding, Kind
 from bfedge.packed.outline import Outline
 
 RECORD = "measured.json"
@@ -166,7 +166,7 @@ def outside(outline: Outline, record: Record) -> Iterator[str]:
         low, high = record.sizes[name]
         if not low <= size <= high:
             yield f"{name} {size}"
-    if any(section.encoding == Encoding.angle8 for section in outline.sections):
+    if any(s.kind in (Kind.theta, Kind.phi) and s.encoding == Encoding.angle8 for s in outline.sections):
         yield "8-bit angles"
 
 

@@ -177,12 +177,12 @@ def storage(outline: Outline) -> str:
         **{Encoding.f16: "FP16", Encoding.angle8: "8 bits"},
     }
 
-    def stored(kind: Kind) -> str:
-        return names[Encoding(outline.section(kind, 0).encoding)]
+    def stored(*kinds: Kind) -> str:
+        return " and ".join(dict.fromkeys(names[Encoding(s.encoding)] for s in outline.sections if s.kind in kinds))
 
     return (
         f"substrate: {stored(Kind.substrate)}; attention: {stored(Kind.qkv_weight)}; "
-        f"down projection: {stored(Kind.down_weight)}; angles: {stored(Kind.theta)}"
+        f"down projection: {stored(Kind.down_weight)}; angles: {stored(Kind.theta, Kind.phi)}"
     )
 
 

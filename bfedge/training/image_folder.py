@@ -13,6 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.Image import Resampling
 
 from bfedge.errors import BfedgeError
+from bfedge.files import is_file
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
 
@@ -68,6 +69,8 @@ def decoded(file: Path, channels: int) -> Image.Image:
     """
     if channels not in (1, 3):
         raise BfedgeError(f"image files give 1 (grey) or 3 (RGB) channels, the model has {channels}")
+    if not is_file(file):
+        raise BfedgeError(f"cannot read the image `{file}`: there is no such file", "replace it by a whole one")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

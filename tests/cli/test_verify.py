@@ -236,12 +236,14 @@ def test_accuracy_of_a_lone_file(run: Run, on_digits: Path, tmp_path: Path) -> N
         file = tmp_path / f"{name}.bfe"
         file.write_bytes(pack(dataclasses.replace(lowered, labels=tuple(labels))))
         result = run("verify", file, "--data", "digits", "--json")
+        if name == "other":
+            complaint(result, "the classes of `digits` have other names than the model's: `0` is none of them")
+            continue
         assert result.status == 0
-        assert ("have other names" in result.err) == (name == "other")
         accuracies[name] = checks_of(result)["deployed accuracy"]["accuracy"]
     test = load_data("digits", None, None)
     logits = runtime_logits(HostModel(file.read_bytes()), test.test_images, lambda items, _: items)
-    assert accuracies["same"] == accuracies["other"] == (logits.argmax(1) == test.test_targets).mean()
+    assert accuracies["same"] == (logits.argmax(1) == test.test_targets).mean()
     assert accuracies["turned"] == (logits.argmax(1) == 9 - test.test_targets).mean()
 
 
