@@ -181,9 +181,9 @@ def show_claims(recomputed: Recomputed) -> None:
         boards.add_row(board.board, most(board.whole_model.in_sram), most(board.whole_model.on_board))
     out.print(boards)
     out.print(
-        "\nOur files store FP16 angles, unless model.angles is int8. The whole model is the packed file, int8 outside the\n"
-        "substrate, and a workspace.\nAccuracy and speed are not recomputed here: they need training and the papers' "
-        "GPUs."
+        "\nOur files store FP16 angles, unless model.angles is int8. The whole model is the packed file, int8 outside\n"
+        "the substrate, and a workspace.\nAccuracy and speed are not recomputed here: they need training and the "
+        "papers' GPUs."
     )
 
 
