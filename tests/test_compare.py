@@ -21,6 +21,8 @@ from bfedge.bench.timing import Clock
 from bfedge.cli import main
 from bfedge.cli.models import packed_bytes
 from bfedge.compare import torch_times
+from bfedge.compare.markdown import write_markdown
+from bfedge.compare.plot import write_plot
 from bfedge.compare.rounding import (
     STATIC,
     TRITS,
@@ -40,6 +42,7 @@ from bfedge.model.vit import ViT
 from bfedge.training.data import load_data
 from bfedge.training.evaluation import evaluate
 from bfedge.training.recipe import load_recipe
+from bfedge.training.results import EpochResult
 from tests.random_models import random_config, random_vit
 
 KINDS = ("butterfly", "standard", "dense")
@@ -422,3 +425,11 @@ def test_times_of_the_papers_layer(compare: Any, monkeypatch: pytest.MonkeyPatch
     assert step["training step"] > 0.5 * (step["forward and backward"] + step["clipping and AdamW"])
     assert found["models"] == []
     assert [row["what"] for row in found["paper"]] == [f"inference, butterfly over standard MoE, {times['of']}"]
+
+
+@pytest.mark.parametrize("name", ["$\\frac$", "x\udcff", "_x", "a\nb"])
+def test_any_name_of_a_checkpoint_can_be_drawn(tmp_path: Path, name: str) -> None:
+    epoch = EpochResult(1, 2.0, 0.5, 1.0, [], 1e-3, 1.0, 100.0)
+    write_plot(tmp_path / "curves.svg", {name: [epoch]})
+    write_markdown(tmp_path / "results.md", f"of {name}")
+    assert (tmp_path / "curves.svg").stat().st_size > 1000

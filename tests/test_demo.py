@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -299,6 +300,28 @@ def test_pictures_become_golden_vectors(run: Run, model: Path, tmp_path: Path) -
 def test_a_file_of_that_name_wins(run: Run, named: str, photo: Path) -> None:
     Path(named).write_text("another")
     complaint(run("demo", photo, "--model", named), f"`{named}`")
+
+
+def test_a_folder_of_that_name_that_is_no_export_does_not(run: Run, named: str, photo: Path) -> None:
+    """A data set may lie in one."""
+    Path(named).mkdir()
+    assert parsed(run("demo", photo, "--model", named, "--json"), "demo")["model"] == named
+
+
+def test_the_default_is_the_packaged_model_whatever_lies_around(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("cifar100").mkdir()
+    pictures = parsed(run("demo", "--json"), "demo")["pictures"]
+    assert [picture["shows"] for picture in pictures] == ["cup", "rocket", "woman"]
+    assert pictures[1]["top"][0]["class"] == "rocket"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs POSIX pipes")
+def test_a_pipe_is_no_image(run: Run, model: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    complaint(run("demo", tmp_path / "pipe.jpg", "--model", model), "pipe.jpg")
 
 
 def test_packaged_models_have_a_card() -> None:

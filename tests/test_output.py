@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bfedge.cli import main
-from bfedge.cli.output import finite
+from bfedge.cli.output import SafeConsole, finite, table, track
 from bfedge.packed.outline import lay_out
 from bfedge.packed.validate import SectionEntry
 from bfedge.packed.writer import sections_of, with_checksum
@@ -33,3 +34,17 @@ def test_json_has_null_for_what_is_not_a_number() -> None:
     values = {"worst": float("nan"), "checks": [{"largest": (1.5, float("-inf"))}], "count": 3, "name": None}
     printed = json.dumps(finite(values), allow_nan=False)
     assert json.loads(printed) == {"worst": None, "checks": [{"largest": [1.5, None]}], "count": 3, "name": None}
+
+
+def test_names_neither_speak_to_the_terminal_nor_are_markup(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = io.StringIO()
+    console = SafeConsole(file=shown, force_terminal=True, markup=False, width=80)
+    monkeypatch.setattr("bfedge.cli.output.words", console)
+    name = "q[/b][bold]\x1b]0;title\x07"
+    assert list(track([1, 2], f"reading {name}")) == [1, 2]
+    console.print(name)
+    rows = table("name")
+    rows.add_row(name)
+    console.print(rows)
+    assert "\x1b]" not in shown.getvalue()
+    assert shown.getvalue().count("q[/b][bold]") >= 3

@@ -175,6 +175,8 @@ GOOD = 'data = "digits"\n[model]\nd_model = 8\n'
         (GOOD + "[training]\nteacher = 3\n", "teacher"),
         (GOOD + "[augmentation]\nshear = 3\n", "shear"),
         (GOOD + "[other]\n", "other"),
+        (GOOD + f"[training]\nepochs = {'9' * 5000}\n", "r.toml"),
+        (GOOD + f"[training]\nepochs = {'[' * 5000}{']' * 5000}\n", "r.toml"),
     ],
 )
 def test_bad_recipe_files(tmp_path: Path, text: str, message: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import random
 import signal
@@ -200,6 +201,14 @@ def test_resuming_needs_a_checkpoint_with_training_state(tmp_path: Path) -> None
         lambda t: t["optimiser"]["state"].pop(0),
         lambda t: t["optimiser"]["state"][0].pop("exp_avg"),
         lambda t: t.update(optimiser=[1]),
+        lambda t: t.update(optimiser=3),
+        lambda t: t["optimiser"].update(state=3),
+        lambda t: t["optimiser"]["state"][0]["exp_avg_sq"].view(-1)[:1].fill_(-1),
+        lambda t: t["optimiser"]["state"][0].update(step=torch.tensor(-1.0)),
+        lambda t: t.update(epoch=math.inf),
+        lambda t: t.update(version=torch.zeros(2)),
+        lambda t: t["history"][0].update(loss="low"),
+        lambda t: t["history"][0].update(expert_load=3),
     ],
 )  # fmt: skip
 def test_damaged_training_state_is_refused(tmp_path: Path, damage) -> None:
@@ -218,3 +227,29 @@ def test_damaged_training_state_is_refused(tmp_path: Path, damage) -> None:
     with pytest.raises(BfedgeError, match=r"training state|head\.bias") as caught:
         trainer.resume()
     assert "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"rate": 7.0}, {"rate": "x"}, {"betas": (0.1,)}, {"amsgrad": True}, {"weight_decay": 9.0}, {"eps": None}],
+    ids=str,
+)
+def test_the_optimisers_settings_are_the_recipes_whatever_the_file_says(tmp_path: Path, change: dict) -> None:
+    recipe, path, altered = small_recipe(training__epochs=2), tmp_path / "m.pt", tmp_path / "altered.pt"
+
+    def stop(_: object) -> None:
+        raise KilledError
+
+    with pytest.raises(KilledError):
+        Trainer(recipe, few(), path).run(on_epoch=stop)
+    contents = torch.load(path, weights_only=True)
+    for group in contents["training"]["optimiser"]["param_groups"]:
+        group.update(change)
+        group.pop("lr")
+    torch.save(contents, altered)
+    for file in (path, altered):
+        trainer = Trainer(recipe, few(), file)
+        trainer.resume()
+        trainer.run()
+    one, other = (load_checkpoint(file).model.state_dict() for file in (path, altered))
+    assert all(torch.equal(one[name], other[name]) for name in one)

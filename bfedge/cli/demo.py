@@ -51,7 +51,7 @@ class Answer:
 
 @click.command("demo")
 @click.argument("images", type=click.Path(path_type=Path), nargs=-1)
-@click.option("--model", type=ModelArgument(), default=lambda: packaged_models()[DEFAULT_MODEL],
+@click.option("--model", type=ModelArgument(), default=lambda: packaged_models().get(DEFAULT_MODEL, DEFAULT_MODEL),
               show_default=DEFAULT_MODEL,
               help="A model that comes with bfedge, a .bfe file, an exported folder or a checkpoint.")  # fmt: skip
 @json_option

@@ -146,10 +146,18 @@ def describe(trainer: Trainer, recipe: str) -> None:
 
 
 def run_training(trainer: Trainer, log: Path | None, shown: bool) -> TrainingResult:
+    import torch
+
     if log:
         write_log(log, trainer.history)  # before hours are spent, in case it cannot be written
     try:
         return train_with_progress(trainer, lambda: write_log(log, trainer.history) if log else None, shown)
+    except torch.OutOfMemoryError:
+        size = trainer.settings.batch_size
+        raise BfedgeError(
+            f"{trainer.execution.words} has too little memory for {size} images at a time",
+            f"--set training.batch_size={max(1, size // 2)}",
+        ) from None
     except KeyboardInterrupt:
         raise BfedgeError(
             f"interrupted in epoch {trainer.epoch}; `{trainer.out}` holds the last whole epoch"

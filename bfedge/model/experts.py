@@ -73,7 +73,7 @@ class ButterflyExperts(Quantised):
             return self.down.product(self.mixed_natively(h.flatten(0, 1), routing)).view_as(h), routing
         top_k = routing.selected.shape[-1]
         expert = routing.selected.flatten()
-        pairs = h.unsqueeze(2).expand(-1, -1, top_k, -1).reshape(len(expert), -1)
+        pairs = h.unsqueeze(2).expand(-1, -1, top_k, -1).reshape(len(expert), h.shape[-1])
         u = self.gelu(self.substrate(self.theta(pairs, expert)))
         u = self.phi(u, expert).view(*routing.selected.shape, -1)
         mixed = torch.zeros_like(u[:, :, 0])

@@ -51,9 +51,10 @@ class FakeQuantise(torch.autograd.Function):
         if native.is_native(x):
             rounded, step = native.fake_quantise(x)
         else:
-            m = exact.largest(x)
-            step = m / 127
-            rounded = torch.round(x * (127 / m)) * step
+            wide = x.float()  # bf16 has no room for steps of int8
+            m = exact.largest(wide)
+            step = exact.divide(m, 127)
+            rounded = torch.round(wide * exact.divide(127, m)) * step
         ctx.mark_non_differentiable(step)
         return rounded, step
 

@@ -40,6 +40,11 @@ def expert_share(routing: Routing) -> Tensor:
     return counts.index_add_(0, selected, torch.ones_like(selected, dtype=torch.float32)) / len(selected)
 
 
+def wide(logits: Tensor) -> Tensor:
+    """float32 for what autocast left in bf16."""
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
 def load_balance(routing: Routing, share: Tensor | None = None) -> Tensor:
     """N_E * sum f_i^2 over the experts' shares f_i of the routed pairs (equation 8): 1 when all are used alike, N_E
     when one is. `share` [experts] is f where it is known.
@@ -51,7 +56,7 @@ def load_balance(routing: Routing, share: Tensor | None = None) -> Tensor:
     """
     if share is None:
         share = expert_share(routing)
-    probability = routing.logits.softmax(-1).mean((0, 1))
+    probability = wide(routing.logits).softmax(-1).mean((0, 1))
     f = probability + (share - probability).detach()
     return routing.logits.shape[-1] * (f * f).sum()
 
@@ -60,7 +65,8 @@ def spatial_smoothness(routing: Routing, class_token: bool) -> Tensor:
     """Squared differences of the gate logits of neighbouring patches, averaged over images and neighbours
     (equation 9).
     """
-    patches = routing.logits[:, 1:] if class_token else routing.logits
+    logits = wide(routing.logits)
+    patches = logits[:, 1:] if class_token else logits
     if patches.shape[1] < 2:
         return patches.new_zeros(())
     difference = patches[:, 1:] - patches[:, :-1]
@@ -81,6 +87,7 @@ def training_loss(
     `target` holds classes [images] or probabilities [images, classes]. With several processes the mean of their
     losses is the loss of the whole batch.
     """
+    logits = wide(logits)
     cross_entropy = F.cross_entropy(logits, target, label_smoothing=label_smoothing)
     zero = logits.new_zeros(())
     shares = expert_shares(routings) if routings else logits.new_zeros(0, 0)

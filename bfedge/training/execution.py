@@ -10,6 +10,7 @@ import torch
 
 from bfedge.config import ViTConfig
 from bfedge.errors import BfedgeError
+from bfedge.training.processes import from_torchrun
 from bfedge.training.recipe import TrainingSettings
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -39,7 +40,7 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise BfedgeError("torch finds no CUDA device here", "--device cpu trains without")
-    local = int(os.environ.get("LOCAL_RANK", "0"))
+    local = from_torchrun("LOCAL_RANK", 0)
     if local >= torch.cuda.device_count():
         raise BfedgeError(
             f"{os.environ.get('LOCAL_WORLD_SIZE', local + 1)} processes were started here, "

@@ -33,10 +33,10 @@ from bfedge.training.recipe import Recipe
 from bfedge.training.results import EpochResult, Progress, TrainingResult
 from bfedge.training.state import (
     STATE_VERSION,
-    check_moments,
     check_origin,
     check_weights,
     comparable,
+    load_moments,
 )
 from bfedge.training.subset import choose_subset
 from bfedge.training.teacher import Teacher, distillation_loss
@@ -183,13 +183,12 @@ class Trainer:
                 check_weights(self.out, state["weights"], checkpoint.model)
                 self.model.load_state_dict(state["weights"])
             self.final_model.load_state_dict(checkpoint.model.state_dict())
-            self.optimiser.load_state_dict(state["optimiser"])
-            check_moments(self.optimiser)
+            load_moments(self.optimiser, state["optimiser"])
             self.epoch = int(state["epoch"])
-            self.history = [EpochResult(**result) for result in state["history"]]
+            self.history = msgspec.convert(state["history"], list[EpochResult])
             if len(self.history) != self.epoch:
                 raise ValueError(f"{len(self.history)} results of {self.epoch} epochs")
-        except (KeyError, TypeError, ValueError, RuntimeError) as problem:
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, OverflowError) as problem:
             raise BfedgeError(f"the training state in `{self.out}` is damaged ({problem})") from None
 
     def run(

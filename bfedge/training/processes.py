@@ -48,6 +48,14 @@ def mean(values: Tensor) -> Tensor:
     return total(values) / count()
 
 
+def from_torchrun(name: str, otherwise: int) -> int:
+    """A number that torchrun sets in the environment."""
+    value = os.environ.get(name, str(otherwise))
+    if not value.isdecimal():
+        raise BfedgeError(f"the environment has {name}={value}, which is no number", "torchrun sets it; or unset it")
+    return int(value)
+
+
 @contextmanager
 def processes(device: torch.device) -> Iterator[None]:
     """Joins the processes that torchrun started, if it did: by gloo on CPUs, by nccl on GPUs.
@@ -55,7 +63,7 @@ def processes(device: torch.device) -> Iterator[None]:
     An error in one of them ends all. The first to fail raises it, and the others end silently: what they see is only
     that somebody left. Raises BfedgeError if they cannot find each other.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+    if from_torchrun("WORLD_SIZE", 1) < 2:
         yield
         return
     try:

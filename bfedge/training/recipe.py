@@ -116,7 +116,7 @@ def read_recipe(name: str, folder: Path, above: tuple[str, ...]) -> dict[str, An
         raise BfedgeError(f"recipe `{name}` extends itself: {' -> '.join((*above, identity))}")
     try:
         values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as problem:
+    except (ValueError, RecursionError) as problem:  # also numbers and nesting without end
         raise BfedgeError(f"recipe `{name}`: {problem}") from None
     base = values.pop("extends", None)
     if base is None:
@@ -146,3 +146,5 @@ def replace(values: dict[str, Any], key: str, value: str) -> None:
         target[field] = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         target[field] = value
+    except (ValueError, RecursionError) as problem:
+        raise BfedgeError(f"`{key}`: {problem}") from None

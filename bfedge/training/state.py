@@ -36,9 +36,10 @@ def check_origin(
             f"`{path}` has no training state to resume from",
             "only .pt checkpoints carry it; train without --resume",
         )
-    if state.get("version") != STATE_VERSION:
+    version = state.get("version", 1)
+    if type(version) is not int or version != STATE_VERSION:
         raise BfedgeError(
-            f"the training state in `{path}` is of version {state.get('version', 1)}; this bfedge goes on from "
+            f"the training state in `{path}` is of version {str(version)[:20]}; this bfedge goes on from "
             f"{STATE_VERSION}",
             "finish it with the bfedge that began it, or train without --resume",
         )
@@ -75,8 +76,16 @@ def check_weights(path: Path, weights: object, model: torch.nn.Module) -> None:
     check_state(path, weights, model.state_dict())
 
 
-def check_moments(optimiser: torch.optim.Optimizer) -> None:
-    """Raises ValueError unless AdamW has whole, finite moments of every parameter; loading checks none of that."""
+def load_moments(optimiser: torch.optim.Optimizer, state: Any) -> None:
+    """AdamW's moments and steps from a state; its settings stay the recipe's. Raises ValueError unless the moments are
+    whole, finite and of every parameter: torch checks none of that.
+    """
+    settings = [{name: value for name, value in group.items() if name != "params"} for group in optimiser.param_groups]
+    optimiser.load_state_dict(state)
+    for group, own in zip(optimiser.param_groups, settings, strict=True):
+        parameters = group["params"]
+        group.clear()
+        group.update(params=parameters, **own)
     for parameter in (p for group in optimiser.param_groups for p in group["params"]):
         for name, shape in (("exp_avg", parameter.shape), ("exp_avg_sq", parameter.shape), ("step", torch.Size())):
             value = optimiser.state[parameter].get(name)
@@ -87,3 +96,5 @@ def check_moments(optimiser: torch.optim.Optimizer) -> None:
                 raise ValueError(f"`{name}` claims more values than the file holds")
             if not torch.isfinite(value).all():
                 raise ValueError(f"`{name}` is not finite")
+            if name != "exp_avg" and bool((value < 0).any()):
+                raise ValueError(f"`{name}` is negative")
