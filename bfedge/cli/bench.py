@@ -18,7 +18,7 @@ from bfedge.cli.models import ModelArgument, model_name
 from bfedge.cli.output import JSON_SCHEMA, count, json_option, out, print_json, table, track, words
 from bfedge.cli.profile import show_what_counts
 from bfedge.errors import BfedgeError
-from bfedge.files import is_folder, is_writable, write_atomically
+from bfedge.files import check_place, write_atomically
 
 if TYPE_CHECKING:
     from bfedge.device.board import Board, Line
@@ -175,7 +175,7 @@ def bench_this_machine(
     if chart:
         demand_chart(chart)
     for path in filter(None, (out_file, chart)):
-        demand_place(path)  # not after minutes of measuring
+        check_place(path)  # not after minutes of measuring
     with Progress(console=words, transient=True, disable=not words.is_terminal) as progress:
         task = progress.add_task("starting", total=case_count(parts))
 
@@ -193,11 +193,6 @@ def bench_this_machine(
         print_json("bench", result)
     else:
         show_result(result)
-
-
-def demand_place(path: Path) -> None:
-    if is_folder(path) or not is_writable(path.absolute().parent):
-        raise BfedgeError(f"cannot write `{path}`")
 
 
 def as_command(parts: Sequence[str], rounds: int, threads: int, kernels: str | None) -> str:

@@ -13,6 +13,7 @@ from click.core import ParameterSource
 from bfedge.cli.models import is_checkpoint, open_checkpoint
 from bfedge.cli.output import count, json_option, needs, out, print_json, table, track, words
 from bfedge.errors import BfedgeError
+from bfedge.files import check_place
 
 if TYPE_CHECKING:
     from bfedge.compare.run import Comparison
@@ -80,7 +81,7 @@ def command(
 
         from bfedge.bench.chart import demand_chart
         from bfedge.bench.machine import load
-        from bfedge.compare.markdown import demand_place, demand_writable
+        from bfedge.compare.markdown import demand_place
         from bfedge.compare.run import Comparison
         from bfedge.compare.study import open_subjects
         from bfedge.training.execution import choose_device
@@ -90,7 +91,7 @@ def command(
         demand_place(out_path)
     if plot:
         demand_chart(plot)
-        demand_writable(plot)
+        check_place(plot)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

@@ -11,7 +11,7 @@ from bfedge.compare.study import Subject
 from bfedge.compare.training_record import as_toml, public_values, train_command
 from bfedge.config import config_to_dict
 from bfedge.errors import BfedgeError
-from bfedge.files import is_file, is_folder, is_writable, write_atomically
+from bfedge.files import check_place, is_file, write_atomically
 from bfedge.report.words import printable
 
 BEGIN, END = "<!-- bfedge compare: begin -->", "<!-- bfedge compare: end -->"
@@ -22,15 +22,9 @@ def demand_place(path: Path) -> None:
     """Raises BfedgeError for a file that somebody else wrote: before the measurements, not after them."""
     if path.suffix != ".md":
         raise BfedgeError(f"`{path}`: results are Markdown, and their file ends in .md")
-    demand_writable(path)
+    check_place(path)
     if is_file(path):
         around(path)
-
-
-def demand_writable(path: Path) -> None:
-    folder = path.absolute().parent
-    if is_folder(path) or not is_writable(folder):
-        raise BfedgeError(f"cannot write `{path}`")
 
 
 def around(path: Path) -> tuple[str, str]:

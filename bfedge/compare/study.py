@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bfedge.compare.accuracy import Accuracy, accuracy_of, model_logits
+from bfedge.compare.accuracy import Accuracy, accuracy_of
 from bfedge.compare.rounding import (
     STATIC,
     float_calls,
@@ -27,7 +27,7 @@ from bfedge.errors import BfedgeError
 from bfedge.lowered.lower import lower
 from bfedge.measure.experts import ExpertAnalysis, Track, analyse
 from bfedge.measure.torch_experts import analyse_standard, latent_substrates
-from bfedge.measure.verify import runtime_logits
+from bfedge.measure.verify import runtime_logits, torch_logits
 from bfedge.model.checkpoint import Checkpoint
 from bfedge.model.layers import float_arithmetic
 from bfedge.packed.outline import Outline, outline_of
@@ -161,7 +161,7 @@ def study(subject: Subject, test: TestSet, device: torch.device, track: Track) -
     outline, deployed = deploy(subject, test, device, track)
     model.to(device)
     with float_arithmetic(model):
-        in_float = accuracy_of(model_logits(model, test.images, track, f"{subject.name}, float"), test.targets)
+        in_float = accuracy_of(torch_logits(model, test.images, track, f"{subject.name}, float"), test.targets)
     return Study(
         subject,
         sizes_of(model, outline),
@@ -180,7 +180,7 @@ def deploy(subject: Subject, test: TestSet, device: torch.device, track: Track) 
     """
     model, title = subject.checkpoint.model, f"{subject.name}, deployed"
     if subject.kind != "butterfly":
-        return None, accuracy_of(model_logits(model.to(device), test.images, track, title), test.targets)
+        return None, accuracy_of(torch_logits(model.to(device), test.images, track, title), test.targets)
     packed = pack(lower(model.cpu(), subject.checkpoint.labels))
     logits = runtime_logits(HostModel(packed), test.images, lambda items, _: track(items, title))
     return outline_of(packed), accuracy_of(logits, test.targets)
@@ -207,6 +207,6 @@ def study_rounding(subject: Subject, test: TestSet, deployed: Accuracy, track: T
     for static in STATIC:
         rounded = rounded_model(model, static)
         with float_arithmetic(rounded):
-            logits = model_logits(rounded, test.images, track, f"{subject.name}, {static.name}")
+            logits = torch_logits(rounded, test.images, track, f"{subject.name}, {static.name}")
             errors = tuple(layer_errors(rounded.eval(), calls))
         yield Rounding(static.name, errors, accuracy_of(logits, test.targets))

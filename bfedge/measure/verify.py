@@ -145,12 +145,14 @@ def first_differing_stage(model: LoweredViT, runtime: HostModel, image: NDArray[
 
 
 def torch_logits(model: ViT, images: NDArray[np.uint8], track: Track, title: str) -> Logits:
+    """[images, classes], on the model's device, in its present arithmetic (`eval()`)."""
     import torch
 
     model.eval()
+    device = model.head.weight.device
     with torch.no_grad():
-        batches = batches_of(images, shape_of(model.config))
-        return torch.cat([model(torch.from_numpy(batch)) for batch in track(batches, title)]).numpy()
+        batches = track(batches_of(images, shape_of(model.config)), title)
+        return torch.cat([model(torch.from_numpy(batch).to(device)).cpu() for batch in batches]).numpy()
 
 
 def check_float(in_float: Logits, deployed: Logits, targets: NDArray[np.int64] | None, largest_drop: float) -> Check:
